@@ -1,0 +1,1 @@
+"""Decentralised learning and its security, run for real."""

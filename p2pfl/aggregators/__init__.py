@@ -1,0 +1,1 @@
+"""How a peer merges what it is sent: one rule per file."""

@@ -1,0 +1,1 @@
+"""How a peer learns: one algorithm per file."""

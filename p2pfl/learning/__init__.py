@@ -1,0 +1,1 @@
+"""Models, data sets, partitions, and the task that joins them."""

@@ -1,0 +1,1 @@
+"""Who gets which examples: one rule per file."""

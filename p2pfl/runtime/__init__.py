@@ -1,0 +1,1 @@
+"""What drives the peers, and what a run leaves."""

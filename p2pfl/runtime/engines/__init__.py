@@ -1,0 +1,1 @@
+"""What starts the peers: one engine per file."""

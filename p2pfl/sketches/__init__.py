@@ -1,0 +1,1 @@
+"""How parameters travel: one pair of linear maps per file."""

@@ -1,0 +1,1 @@
+"""Bytes and back: one contract, two buses."""

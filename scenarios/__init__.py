@@ -1,0 +1,1 @@
+"""Scenarios that come with the project; `p2pfl launch quickstart` finds them by name."""

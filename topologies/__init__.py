@@ -1,0 +1,1 @@
+"""Peer graphs by name: one family per file, and every networkx generator."""
