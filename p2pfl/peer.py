@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol
@@ -15,6 +16,7 @@ import pydantic
 import torch
 from torch import Tensor
 
+from p2pfl.errors import LocalError
 from p2pfl.messages import HUB, Exchange, Form, Mail, Message, PeerId, Step
 from p2pfl.seeds import Seeds
 
@@ -139,8 +141,11 @@ class Bus(Protocol):
     faults: Mapping[PeerId, int]
     """Rules broken, by neighbour."""
 
-    def at(self, round: int) -> None:
-        """Say which round this peer works on: mail for earlier ones is no longer kept."""
+    def at(self, round: int, learning: bool = True) -> None:
+        """Say which round this peer works on: mail for earlier ones is no longer kept.
+
+        With `learning` false it measures: nobody should blame it for being slow.
+        """
 
     def post(self, to: PeerId, message: Message) -> None:
         """Send a message to a neighbour; returns at once, and drops it when the link is closed."""
@@ -198,18 +203,32 @@ class Peer:
         return self.task.start((self.shared if self.init == "shared" else self.private).child("init"))
 
     def steps(self, x_D: Tensor, m_D: Tensor | None, r: int, count: int) -> Trained:
-        """The first `count` local steps of round `r`, as plain SGD."""
-        return self.task.steps(x_D, m_D, (r - 1) * self.local_steps, count)
+        """The first `count` local steps of round `r`, as plain SGD. Raises LocalError when they diverge."""
+        return self._finite(self.task.steps(x_D, m_D, (r - 1) * self.local_steps, count), r)
+
+    def sketched_steps(self, z_S: Tensor, r: int, key: bytes) -> Trained:
+        """All local steps of round `r` in the space of the sketch, from rest. Raises LocalError when they diverge."""
+        pair = self.pair if self.sketch.keyed else None
+        return self._finite(self.task.steps(z_S, None, (r - 1) * self.local_steps, self.local_steps, pair, key), r)
+
+    def _finite(self, trained: Trained, r: int) -> Trained:
+        if not math.isfinite(float(trained.x_D.sum())) and not bool(torch.isfinite(trained.x_D).all()):
+            raise LocalError(f"parameters are not finite in round {r}: lower training.lr, which is {self.training.lr:g}")
+        return trained
 
     def step(self, x_D: Tensor, m_D: Tensor | None, r: int) -> Trained:
         """The displacement of the last local step of round `r`, taken at `x_D`."""
         return self.task.step(x_D, m_D, r * self.local_steps - 1)
 
+    def mean_loss(self, local: Trained, last: Trained) -> float:
+        """The mean loss of a round's steps, from `steps` for all but the last and `step` for the last."""
+        return last.loss if self.local_steps == 1 else local.loss + (last.loss - local.loss) / self.local_steps
+
     def meet(self) -> Generator[Step, Mail, Peer]:
         """Agree on a secret with each neighbour, each sending half of it; a sketch without a key needs none."""
         if not self.sketch.keyed or HUB in (self.id, *self.neighbours):
             return self
-        halves = {j: self.private.bytes(KEY_BYTES, "secret", j) for j in self.neighbours}
+        halves = {j: self.private.key(KEY_BYTES, "secret", j) for j in self.neighbours}
         post = {j: Message("secret", 0, figures={"half": half}) for j, half in halves.items()}
         mail = yield Exchange("secret", 0, post, self.neighbours)
         secrets = {}
@@ -226,7 +245,7 @@ class Peer:
 
     def fresh_key(self, r: int) -> bytes:
         """A key of this peer's own choice for round `r`."""
-        return self.private.bytes(KEY_BYTES, "key", r) if self.sketch.keyed else b""
+        return self.private.key(KEY_BYTES, "key", r) if self.sketch.keyed else b""
 
     def reachable(self, peers: Sequence[PeerId]) -> tuple[PeerId, ...]:
         """Those of `peers` that this one shares a secret with, where secrets are needed."""
@@ -291,3 +310,6 @@ class Algorithm(Protocol):
 
     def check(self, training: Training, links: Sequence[tuple[PeerId, PeerId]]) -> None:
         """Raise ValueError when these settings or this graph cannot carry it."""
+
+    def vectors(self, links: Sequence[tuple[PeerId, PeerId]]) -> float:
+        """Parameter vectors sent a round by all peers together, at most."""

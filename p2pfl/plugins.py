@@ -3,7 +3,7 @@
 A plug-in is a module in its room holding one frozen dataclass whose name is the module's
 (`local_only` holds `LocalOnly`). Its fields are its options in YAML, its `__post_init__` their check.
 The folder is the registry: nobody ever names a Python path. A room may offer names beyond its
-files by a function `elsewhere(name) -> type | None` in its `__init__.py`.
+files by functions `elsewhere(name) -> type | None` and `elsewhere_names()` in its `__init__.py`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import json
 import pkgutil
+import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import pydantic
+from pydantic_core import CoreSchema, core_schema
 
 from p2pfl.errors import ScenarioError
 
@@ -33,8 +37,63 @@ ROOMS: Mapping[str, str] = {
 }
 """The rooms that hold plug-ins, and their packages."""
 
-STRICT = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True, arbitrary_types_allowed=True)
+STRICT = pydantic.ConfigDict(
+    strict=True,
+    extra="forbid",
+    allow_inf_nan=False,
+    frozen=True,
+    arbitrary_types_allowed=True,
+    protected_namespaces=(),
+)
 """How everything that comes from a user is read: exact types, no unknown key, finite numbers."""
+
+SIGNS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+WORDING = (
+    ("Input should be a valid array", "must be a list"),
+    ("Input should be a valid tuple", "must be a list"),
+    ("Input should be an object", "must be a mapping"),
+    ("Input should be a valid dictionary", "must be a mapping"),
+    ("Input should be a valid integer", "must be an integer"),
+    ("Input should be a valid number", "must be a number"),
+    ("Input should be a valid string", "must be a word"),
+    ("Input should be a valid boolean", "must be true or false"),
+    ("Input should be", "must be"),
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plug-in, and the name it was chosen by."""
+
+    name: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Marks the field `key` as holding a plug-in of `room`: the one named `default` when the user is silent."""
+
+    key: str
+    room: str
+    default: str | None = None
+
+    def choose(self, given: Any) -> Choice:
+        """The plug-in that was given by its name, or as the one key of a mapping of its options."""
+        name, options = next(iter(given.items())) if isinstance(given, dict) and len(given) == 1 else (given, {})
+        if not isinstance(name, str):
+            remedy = f"name one {singular(self.room)}, alone or with its options as '{{name: {{...}}}}'"
+            raise ScenarioError(f"{self.key} is {brief(given)}", remedy, (self.key,))
+        if options is not None and not isinstance(options, dict):
+            problem = f"{self.key}.{name} is {brief(options)}"
+            raise ScenarioError(problem, "must be a mapping of its options", (self.key, name))
+        try:
+            return Choice(name, build(self.room, name, options or {}))
+        except ScenarioError as error:
+            raise error.under(self.key, name) from None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.choose)
 
 
 def names(room: str) -> tuple[str, ...]:
@@ -52,10 +111,11 @@ def find(room: str, name: str) -> type[Any]:
             if key.lower() == wanted and dataclasses.is_dataclass(value) and isinstance(value, type):
                 return value
         raise TypeError(f"{module.__name__} holds no dataclass named like its file")
-    elsewhere = getattr(importlib.import_module(ROOMS[room]), "elsewhere", None)
-    if elsewhere is not None and (found := elsewhere(name)) is not None:
+    package = importlib.import_module(ROOMS[room])
+    if hasattr(package, "elsewhere") and (found := package.elsewhere(name)) is not None:
         return typing.cast(type[Any], found)
-    raise ScenarioError(f"no {singular(room)} {name!r}", nearest(name, names(room)))
+    further = package.elsewhere_names() if hasattr(package, "elsewhere_names") else ()
+    raise ScenarioError(f"no {singular(room)} {brief(name)}", nearest(name, names(room), further))
 
 
 def build(room: str, name: str, options: Mapping[str, Any]) -> Any:
@@ -64,15 +124,14 @@ def build(room: str, name: str, options: Mapping[str, Any]) -> Any:
 
 
 def fill(cls: type[Any], options: Mapping[str, Any]) -> Any:
-    """An instance of the dataclass `cls` from what a user wrote. Raises ScenarioError."""
+    """An instance of the dataclass `cls` from what a user wrote, read as JSON is. Raises ScenarioError."""
     try:
-        checked = schema(cls).model_validate(dict(options))
+        checked = schema(cls).model_validate_json(json.dumps(dict(options)))
         return cls(**{field.name: getattr(checked, field.name) for field in options_of(cls)})
     except pydantic.ValidationError as error:
-        raise explain(error, [field.name for field in options_of(cls)]) from None
+        raise explain(error, cls) from None
     except ValueError as error:
-        named = next((key for key in options if str(error).startswith(key)), None)
-        raise ScenarioError(str(error), path=() if named is None else (named,)) from None
+        raise complaint(str(error), cls) from None
 
 
 def options_of(cls: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
@@ -80,39 +139,67 @@ def options_of(cls: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
     return tuple(field for field in dataclasses.fields(cls) if field.init)
 
 
-@cache
+def default_of(option: dataclasses.Field[Any]) -> Any:
+    """The default of an option; `dataclasses.MISSING` where it must be given."""
+    return option.default if option.default_factory is dataclasses.MISSING else option.default_factory()
+
+
+def kind_of(cls: type[Any], option: str) -> str:
+    """The type of an option and its bounds, as they are shown to a user: `float > 0`."""
+    hint = typing.get_type_hints(cls, include_extras=True)[option]
+    optional = " or null" if type(None) in typing.get_args(hint) else ""
+    if optional:
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    return f"{_shown(hint)}{optional}"
+
+
 def schema(cls: type[Any]) -> type[pydantic.BaseModel]:
     """The options of a plug-in as a pydantic model: strict, unknown keys refused."""
+    return _schema(cls)  # type: ignore[arg-type]  # mypy does not know that classes are hashable
+
+
+@cache
+def _schema(cls: type[Any]) -> type[pydantic.BaseModel]:
     hints = typing.get_type_hints(cls, include_extras=True)
     fields: dict[str, Any] = {}
-    for field in options_of(cls):
-        default: Any = field.default
-        if default is dataclasses.MISSING:
-            default = ... if field.default_factory is dataclasses.MISSING else field.default_factory()
-        fields[field.name] = (hints[field.name], default)
+    for option in options_of(cls):
+        default = default_of(option)
+        fields[option.name] = (hints[option.name], ... if default is dataclasses.MISSING else default)
     return pydantic.create_model(cls.__name__, __config__=STRICT, **fields)
 
 
-def explain(error: pydantic.ValidationError, known: list[str]) -> ScenarioError:
-    """The first complaint of pydantic, in words a user understands."""
-    first = error.errors(include_url=False)[0]
+def explain(error: pydantic.ValidationError, cls: type[Any]) -> ScenarioError:
+    """The first complaint of pydantic about options of `cls`, in words a user understands."""
+    complaints = error.errors(include_url=False)
+    first = next((each for each in complaints if each["type"] in UNKNOWN), complaints[0])
     path = tuple(part for part in first["loc"] if part not in ("tuple", "union"))
     key = ".".join(str(part) for part in path)
-    if first["type"] == "extra_forbidden":
-        return ScenarioError(f"unknown key {str(path[-1])!r}", nearest(str(path[-1]), known), path)
-    if first["type"] == "missing":
-        return ScenarioError(f"{path[-1]} is missing", f"add '{path[-1]}: ...'", path)
-    if first["type"] == "value_error":
-        return ScenarioError(f"{key}: {first['ctx']['error']}", path=path)
-    wants = first["msg"].replace("Input should be a valid tuple", "must be a list")
-    wants = wants.replace("Input should be a valid dictionary", "must be a mapping").replace("Input should be", "must be")
-    return ScenarioError(f"{key} is {brief(first['input'])}", wants[:1].lower() + wants[1:], path)
+    if first["type"] in UNKNOWN:
+        known = [option.name for option in options_of(_inner(cls, path[:-1]))]
+        return ScenarioError(f"unknown key {brief(path[-1])}", nearest(str(path[-1]), known), path)
+    if first["type"] in ("missing", "missing_argument"):
+        return ScenarioError(f"{key} is missing", f"add '{path[-1]}: ...'", path)
+    if first["type"] == "value_error" and isinstance(first["input"], dict):
+        return complaint(str(first["ctx"]["error"]), _inner(cls, path)).under(*path)
+    said = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+    said = next((said.replace(old, new) for old, new in WORDING if said.startswith(old)), said)
+    return ScenarioError(f"{key} is {brief(first['input'])}", said[:1].lower() + said[1:], path)
 
 
-def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """A remedy for a name that nobody knows."""
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+def complaint(text: str, cls: type[Any]) -> ScenarioError:
+    """What a plug-in of class `cls` said, `problem: remedy`, the culprit being the option that the text begins with."""
+    problem, _, remedy = text.partition(": ")
+    first = re.match(r"\w*", text)
+    known = [option.name for option in options_of(cls)]
+    return ScenarioError(problem, remedy, (first[0],) if first and first[0] in known else ())
+
+
+def nearest(name: str, known: Sequence[str], further: Sequence[str] = ()) -> str:
+    """A remedy for a name that nobody knows: a near one, or all that are `known` (not those that are `further`)."""
+    close = difflib.get_close_matches(str(name), [*known, *further], n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"there are {', '.join(known)}" if known else "there are none"
 
 
 def singular(room: str) -> str:
@@ -127,3 +214,27 @@ def brief(value: object) -> str:
     """A value as it is shown in an error: on one line, and not too long."""
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _shown(hint: Any) -> str:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        bounds = [bound for extra in parts[1:] for bound in getattr(extra, "metadata", ())]
+        written = [
+            f" {sign} {getattr(bound, name)}" for bound in bounds for name, sign in SIGNS if hasattr(bound, name)
+        ]
+        return _shown(parts[0]) + ",".join(written)
+    if origin is typing.Literal:
+        return " | ".join(map(str, parts))
+    if origin in (tuple, list):
+        return f"list of {_shown(parts[0])}"
+    return str(getattr(hint, "__name__", hint)).replace("Any", "any")
+
+
+def _inner(cls: type[Any], path: Sequence[str | int]) -> type[Any]:
+    """The dataclass that the options at `path` beneath those of `cls` belong to."""
+    for part in path:
+        hint = cls if isinstance(part, int) else typing.get_type_hints(cls).get(part, cls)
+        inner = [kind for kind in (hint, *typing.get_args(hint)) if isinstance(kind, type)]
+        cls = next((kind for kind in inner if dataclasses.is_dataclass(kind)), cls)
+    return cls

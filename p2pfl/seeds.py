@@ -29,8 +29,8 @@ class Seeds:
         """The root of all streams under these names."""
         return Seeds(self._derive(names))
 
-    def bytes(self, count: int, *names: str | int) -> bytes:
-        """`count` bytes of the stream of these names (a SHAKE-256 output: as good as a key)."""
+    def key(self, count: int, *names: str | int) -> bytes:
+        """`count` bytes of the stream of these names (a SHAKE-256 output: fit for a key)."""
         return hashlib.shake_256(self._derive(names)).digest(count)
 
     def torch(self, *names: str | int) -> torch.Generator:

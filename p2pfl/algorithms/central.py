@@ -1,0 +1,28 @@
+"""A baseline: one model learns on the data of all peers together, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from p2pfl.algorithms.local_only import LocalOnly
+from p2pfl.messages import HUB, PeerId
+from p2pfl.peer import Role, Training
+
+
+@dataclass(frozen=True)
+class Central:
+    """Baseline: one model on everybody's data; a round is as many steps as one peer's."""
+
+    topology = "complete"
+
+    def roles(self, learners: int) -> dict[PeerId, Role]:
+        """The hub, which learns alone on every shard."""
+        return {HUB: Role(LocalOnly(), tuple(range(learners)))}
+
+    def check(self, training: Training, links: Sequence[tuple[PeerId, PeerId]]) -> None:
+        """There is nobody to talk to."""
+
+    def vectors(self, links: Sequence[tuple[PeerId, PeerId]]) -> float:
+        """Nothing travels."""
+        return 0

@@ -1,0 +1,171 @@
+"""A model and one peer's examples as functions of the flat parameter vector: the hot path of the project.
+
+One module is kept; to work at a point its parameters are made views of that vector, so nothing is copied in or out.
+Source of the update: torch.optim.SGD (Sutskever et al. 2013, without dampening).
+Shapes: D parameters, S numbers of a sketch, B examples of a batch, C x H x W an input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from p2pfl.learning.data import Data
+from p2pfl.learning.model import Model, first_parameters, layout_of
+from p2pfl.peer import Pair, Trained, Training
+from p2pfl.seeds import Seeds
+
+CHUNK = 512
+"""Examples that are evaluated at once."""
+
+
+class SGDTask:
+    """A `Task`: cross entropy of one model on the examples `indices` of `data.train_x`, by SGD.
+
+    The b-th batch is a function of `seeds` and b alone: rows [b * batch, (b + 1) * batch) of a fresh permutation
+    each epoch, the last of an epoch being short where they do not divide. Not for two threads at once.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        indices: NDArray[Any],
+        training: Training,
+        device: torch.device,
+        seeds: Seeds,
+    ) -> None:
+        self.model, self.data, self.training, self.device, self.seeds = model, data, training, device, seeds
+        self.module = model.build(data.shape, data.classes).to(device)
+        self.layout = layout_of(self.module)
+        self.examples = len(indices)
+        self._parameters = tuple(self.module.parameters())
+        self._shapes = tuple(slot.shape for slot in self.layout)
+        self._sizes = [slot.size for slot in self.layout]
+        self._x_NCHW, self._y_N, self._rows_N = data.train_x, data.train_y, torch.as_tensor(indices, dtype=torch.int64)
+        if device.type != "cpu":  # gathered once; on the CPU all peers read the one copy that they share
+            self._x_NCHW = data.train_x[self._rows_N].to(device)
+            self._y_N = data.train_y[self._rows_N].to(device)
+            self._rows_N = torch.arange(self.examples)
+        self._epoch, self._order_N = -1, self._rows_N
+
+    def start(self, seeds: Seeds) -> Tensor:
+        """Initial parameters, D numbers, on the task's device."""
+        drawn_D = first_parameters(self.model, self.data.shape, self.data.classes, seeds.torch("parameters"))
+        return drawn_D.to(self.device)
+
+    def batch(self, b: int) -> tuple[Tensor, Tensor]:
+        """Inputs (B x C x H x W) and labels (B) of the b-th batch of the run, counted from 0.
+
+        Raises ValueError when this peer holds no examples.
+        """
+        if self.examples == 0:
+            raise ValueError("a peer without examples has no batches")
+        epoch, within = divmod(b, -(-self.examples // self.training.batch))
+        if epoch != self._epoch:
+            shuffled_N = torch.randperm(self.examples, generator=self.seeds.torch("epoch", epoch))
+            self._epoch, self._order_N = epoch, self._rows_N[shuffled_N].to(self.device)
+        rows_B = self._order_N[within * self.training.batch : (within + 1) * self.training.batch]
+        return self._x_NCHW.index_select(0, rows_B), self._y_N.index_select(0, rows_B)
+
+    def steps(
+        self, x: Tensor, m: Tensor | None, first: int, count: int, pair: Pair | None = None, key: bytes = b""
+    ) -> Trained:
+        """`count` steps of SGD from `x`, the `first`-th batch first; neither `x` nor `m` is altered.
+
+        With a `pair`, `x` and `m` are S numbers: the loss is taken at `up(x)`, its gradient in x is
+        `down(gradient)`, and weight decay acts on x. The loss is the mean over the steps, nan when count is 0.
+        """
+        if count == 0:
+            return Trained(x, m, math.nan)
+        x, m = x.clone(), self._first_momentum(x, m)
+        whole = pair is not None or self.device.type != "cpu"  # few large kernels on a GPU, no copy on a CPU
+        points = (x,) if whole else self._views(x)
+        momenta = [None] * len(points) if m is None else [m] if whole else self._views(m)
+        losses = []
+        for at in range(first, first + count):
+            if pair is not None or at == first:
+                self._stand_at(x if pair is None else pair.up(x, key))
+            loss, gradients = self._gradients(at)
+            if whole:
+                g_D = flat(gradients)
+                gradients = (g_D if pair is None else pair.down(g_D, key),)
+            descend(points, momenta, gradients, self.training)
+            losses.append(loss)
+        return Trained(x, m, torch.stack(losses).mean().item())
+
+    def step(self, x_D: Tensor, m_D: Tensor | None, at: int) -> Trained:
+        """The displacement `-lr * gradient` (or momentum) of the `at`-th batch, taken at `x_D`, not yet added."""
+        self._stand_at(x_D)
+        loss, gradients = self._gradients(at)
+        g_D, m_D = flat(gradients), self._first_momentum(x_D, m_D)
+        if self.training.weight_decay:
+            g_D = g_D.add_(x_D, alpha=self.training.weight_decay)
+        if m_D is not None:
+            g_D = m_D.mul_(self.training.momentum).add_(g_D)
+        return Trained(g_D * -self.training.lr, m_D, loss.item())
+
+    @torch.no_grad()
+    def evaluate(self, x_D: Tensor, split: str) -> dict[str, float]:
+        """`accuracy` (share of right answers) and `loss` on `validation` or `test`; {} where that holds nothing.
+
+        Raises ValueError for any other split.
+        """
+        if split not in ("validation", "test"):
+            raise ValueError(f"there are the splits validation and test, not {split!r}")
+        inputs_NCHW: Tensor = getattr(self.data, f"{split}_x")
+        labels_N: Tensor = getattr(self.data, f"{split}_y")
+        if len(labels_N) == 0:
+            return {}
+        self._stand_at(x_D)
+        right_and_loss = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for inputs, labels in zip(torch.split(inputs_NCHW, CHUNK), torch.split(labels_N, CHUNK), strict=True):
+            labels = labels.to(self.device)
+            logits = self.module(inputs.to(self.device))
+            right = (logits.argmax(1) == labels).sum()
+            right_and_loss += torch.stack([right, nn.functional.cross_entropy(logits, labels, reduction="sum")])
+        accuracy, loss = (right_and_loss / len(labels_N)).tolist()
+        return {"accuracy": accuracy, "loss": loss}
+
+    def _gradients(self, at: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Loss of the `at`-th batch where the module stands, and its gradient in each parameter tensor."""
+        inputs, labels = self.batch(at)
+        loss = nn.functional.cross_entropy(self.module(inputs), labels)
+        return loss.detach(), torch.autograd.grad(loss, self._parameters)
+
+    def _stand_at(self, x_D: Tensor) -> None:
+        """Make the module's parameters views of `x_D`."""
+        for parameter, view in zip(self._parameters, self._views(x_D), strict=True):
+            parameter.data = view
+
+    def _views(self, x_D: Tensor) -> tuple[Tensor, ...]:
+        """`x_D` seen as the parameter tensors."""
+        return tuple(part.view(shape) for part, shape in zip(torch.split(x_D, self._sizes), self._shapes, strict=True))
+
+    def _first_momentum(self, x: Tensor, m: Tensor | None) -> Tensor | None:
+        """A momentum that may be altered in place, like `x` in shape; None where there is none."""
+        if not self.training.momentum:
+            return None
+        return torch.zeros_like(x) if m is None else m.clone()
+
+
+def flat(gradients: Sequence[Tensor]) -> Tensor:
+    """Parameter tensors as a new flat vector."""
+    return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+
+def descend(
+    points: Sequence[Tensor], momenta: Sequence[Tensor | None], gradients: Sequence[Tensor], training: Training
+) -> None:
+    """One step of torch.optim.SGD on each of `points`; alters these and `momenta` (None without momentum) in place."""
+    for point, momentum, gradient in zip(points, momenta, gradients, strict=True):
+        if training.weight_decay:
+            gradient = torch.add(gradient, point, alpha=training.weight_decay)
+        if momentum is not None:
+            gradient = momentum.mul_(training.momentum).add_(gradient)
+        point.add_(gradient, alpha=-training.lr)

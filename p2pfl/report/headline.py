@@ -1,0 +1,160 @@
+"""What a run came to: one sentence, a few tiles, and a line for each peer. From the summary, else from the rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from p2pfl.report.curves import sent_by_round
+from p2pfl.report.folder import Run, absences, last, last_round, lost, series
+from p2pfl.report.units import count, duration, number, numbers, plain, share, size
+
+CHIPS = ("algorithm", "topology", "data", "partition", "model", "sketch", "aggregator")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One key figure."""
+
+    label: str
+    figure: str
+    beside: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One peer in the table of peers, ready to be printed."""
+
+    peer: str
+    rounds: str
+    loss: str
+    accuracy: str
+    sent: str
+    round_time: str
+    absent: str
+    faults: str
+    state: str
+
+
+def chips(run: Run) -> list[tuple[str, str]]:
+    """The names of the plug-ins the scenario chose, found in its text."""
+    found = ((key, re.search(rf"^{key}:\s*\{{?\s*['\"]?([\w.-]+)", run.scenario, re.MULTILINE)) for key in CHIPS)
+    return [(key, hit.group(1)) for key, hit in found if hit is not None]
+
+
+def accuracies(run: Run) -> Mapping[str, float]:
+    """`mean`, `min`, `max` (and `consensus_model`): the summary's, else those of the rows so far."""
+    summed = numbers(run.summary.get("accuracy"))
+    if "mean" in summed:
+        return summed
+    voices = ("hub",) if "hub" in run.peers else run.peers
+    found = [last(run, peer, "test_accuracy", "validation_accuracy") for peer in voices]
+    known = [figure for figure in found if figure is not None]
+    return {"mean": sum(known) / len(known), "min": min(known), "max": max(known)} if known else {}
+
+
+def sentence(run: Run) -> str:
+    """The result in one sentence."""
+    members = sum(peer != "hub" for peer in run.peers)
+    peers = int(number(run.summary.get("peers")) or members)
+    who = count(peers, "peer") + (" and a hub" if "hub" in run.peers else "")
+    rounds = max((last_round(run, peer) for peer in run.peers), default=0)
+    if not rounds and not run.finished:
+        return "The run stopped before any peer had finished a round."
+    rounds = rounds or int(number(run.summary.get("rounds")) or 0)
+    wall_s = number(run.summary.get("wall_s"))
+    text = f"{who} trained for {count(rounds, 'round')}"
+    text += f" in {duration(wall_s)}" if wall_s is not None else ""
+    found, sent = accuracies(run), _sent(run)
+    if "mean" in found:
+        whose = "the hub's model came to" if "hub" in run.peers else "on average a peer's model came to"
+        text += f"; {whose} {share(found['mean'])} accuracy{'' if run.finished else ' so far'}"
+    return text + (f", for {size(sent)} sent by all together." if sent else ".")
+
+
+def tiles(run: Run) -> list[Tile]:
+    """The key figures; those that nobody recorded are left out."""
+    return [*_learned(run), *_paid(run)]
+
+
+def _learned(run: Run) -> Iterator[Tile]:
+    found, summary = accuracies(run), run.summary
+    if "mean" in found:
+        spread = found.get("max", 0.0) - found.get("min", 0.0)
+        beside = f"{share(found['min'])} to {share(found['max'])}" if spread > 0 and "min" in found else ""
+        where = "test accuracy" if run.finished else "accuracy so far"
+        yield Tile(where, share(found["mean"]), beside or ("the hub's model" if "hub" in run.peers else ""))
+    if "consensus_model" in found and "hub" not in run.peers:
+        yield Tile("consensus model", share(found["consensus_model"]), "the models' mean")
+    rounds = max((last_round(run, peer) for peer in run.peers), default=0)
+    planned, target = number(summary.get("rounds")), number(summary.get("rounds_to_target"))
+    reached = f"target reached in round {target:.0f}" if target is not None else ""
+    cut = f"of {planned:,.0f}" if planned is not None and planned > rounds else ""
+    yield Tile("rounds", f"{rounds:,}", reached or cut)
+    distance = number(summary.get("consensus_distance"))
+    if distance is not None:
+        gap = number(summary.get("spectral_gap"))
+        yield Tile("consensus distance", plain(distance), f"spectral gap {plain(gap)}" if gap is not None else "")
+    privacy = summary.get("privacy")
+    epsilon = numbers(privacy.get("epsilon")).get("max") if isinstance(privacy, Mapping) else None
+    if isinstance(privacy, Mapping) and epsilon is not None:
+        yield Tile("epsilon", plain(epsilon), f"δ {privacy.get('delta', '?')}, a {privacy.get('unit', '?')}")
+
+
+def _paid(run: Run) -> Iterator[Tile]:
+    summary = run.summary
+    sent, each = _sent(run), numbers(summary.get("bytes")).get("sent_per_peer_round")
+    if sent is not None:
+        yield Tile("sent", size(sent), f"{size(each)} a peer and round" if each is not None else "by all together")
+    median_s = numbers(summary.get("round_s")).get("median")
+    wall_s = number(summary.get("wall_s"))
+    if wall_s is not None:
+        yield Tile("wall time", duration(wall_s), f"{duration(median_s)} a round" if median_s is not None else "")
+    memory = numbers(summary.get("peer_memory_mb"))
+    if "median" in memory:
+        most = f"at most {size(memory['max'] * 1e6)}" if "max" in memory else ""
+        yield Tile("memory a peer", size(memory["median"] * 1e6), most)
+
+
+def _sent(run: Run) -> float | None:
+    told = numbers(run.summary.get("bytes")).get("sent")
+    _, total_R = sent_by_round(run)
+    return told if told is not None else float(total_R[-1]) if total_R.size else None
+
+
+def lines(run: Run) -> list[Line]:
+    """Each peer's last word."""
+    missed = numbers(run.summary.get("absent")) or {peer: len(rounds) for peer, rounds in absences(run).items()}
+    faults, gone = numbers(run.summary.get("faults")), lost(run)
+    return [_line(run, peer, missed.get(peer, 0), faults.get(peer, 0), peer in gone) for peer in run.peers]
+
+
+def _line(run: Run, peer: str, missed: float, faults: float, gone: bool) -> Line:
+    loss, sent = last(run, peer, "loss", "validation_loss"), last(run, peer, "sent_bytes")
+    accuracy = last(run, peer, "test_accuracy", "validation_accuracy")
+    _, round_s = series(run.rows.get(peer, ()), "round_s")
+    return Line(
+        peer=peer,
+        rounds=str(last_round(run, peer)),
+        loss="" if loss is None else plain(loss),
+        accuracy="" if accuracy is None else share(accuracy),
+        sent="" if sent is None else size(sent),
+        round_time=duration(float(np.median(round_s))) if round_s.size else "",
+        absent=plain(missed) if missed else "",
+        faults=plain(faults) if faults else "",
+        state="stopped" if gone else "",
+    )
+
+
+def troubles(run: Run) -> str:
+    """Who stopped, was missed or broke a rule, in a sentence or two."""
+    table = lines(run)
+    stopped = [f"{line.peer} (after round {line.rounds})" for line in table if line.state]
+    missed = [f"{line.peer} ({line.absent})" for line in table if line.absent]
+    blamed = [f"{line.peer} ({line.faults})" for line in table if line.faults]
+    told = (("Stopped before the end: ", stopped), ("Absent from exchanges: ", missed), ("Faults: ", blamed))
+    said = " ".join(f"{start}{', '.join(who[:20])}{', …' if len(who) > 20 else ''}." for start, who in told if who)
+    return said or "Nobody was absent, and nobody broke a rule."

@@ -1,0 +1,233 @@
+"""A run as it happens: a live display in a terminal, plain lines elsewhere.
+
+Peers share the cores with this: nothing is drawn but from `hear` and `note`, four times a second at most,
+and never more than a twenty-fifth of the time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live as Screen
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from p2pfl.report.units import duration, flat, humane, number, numbers, peer_label, plain, size
+
+REFRESH_S = 0.25
+LINE_S = 2.0
+SHARE = 25
+"""A refresh that took t seconds is not followed by another for `SHARE * t`."""
+MOST_ROWS, SLOWEST = 16, 8
+STRAGGLES = 1.5
+"""A peer straggles when its last round took so many times the median."""
+
+
+@dataclass
+class Progress:
+    """What one peer last said. Altered in place by `Live.hear`."""
+
+    name: str
+    round: int = 0
+    evaluated: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+    """`loss`, `accuracy`, `sent_bytes`, `round_s`: each as last heard."""
+
+
+class Live:
+    """A context within which the run is shown. Names, notes and rows are untrusted, and shown as text only."""
+
+    def __init__(self, console: Console, name: str, peers: list[str], rounds: int, target: float | None) -> None:
+        self.console, self.name, self.rounds, self.target = console, printable(name), rounds, target
+        self.peers = {peer: Progress(printable(peer)) for peer in peers}
+        self.absent: set[str] = set()
+        self._screen = (
+            Screen(console=console, auto_refresh=False)
+            if console.is_terminal and not console.is_dumb_terminal
+            else None
+        )
+        self._began_s = time.monotonic()
+        self._due_s = 0.0
+        self._line_of_round = 0
+        self._said = ""
+
+    def __enter__(self) -> Self:
+        self._began_s = time.monotonic()
+        if self._screen is not None:
+            self._screen.start()
+            self._refresh()
+        else:
+            aim = f", target accuracy {self.target:g}" if self.target is not None else ""
+            self._print(f"{self.name}: {len(self.peers)} peers, {self.rounds} rounds{aim}")
+            self._due_s = time.monotonic() + LINE_S
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._screen is not None:
+            self._refresh()
+            self._screen.stop()
+        elif (line := self.line()) != self._said:
+            self._print(line)
+
+    def hear(self, peer_name: str, row: Mapping[str, Any]) -> None:
+        """Take in a row of the record, and show it if it is time to."""
+        peer = self.peers.get(peer_name)
+        evaluated = False
+        if peer is not None and "link_bytes" not in row:
+            evaluated = _take(peer, row)
+            self.absent.discard(peer_name)
+            if row.get("absent"):
+                self._miss(row["absent"], peer.round)
+        now_s = time.monotonic()
+        if self._screen is not None:
+            if now_s >= self._due_s:
+                self._refresh()
+        elif now_s >= self._due_s or (evaluated and peer is not None and self._all_evaluated(peer.evaluated)):
+            self._said = self.line()
+            self._print(self._said)
+            self._due_s = time.monotonic() + LINE_S
+
+    def note(self, text: str) -> None:
+        """Say something out of turn: `peer 3 crashed: ...`."""
+        self._print(printable(text), "bold yellow")
+
+    def line(self) -> str:
+        """Where the run is, in one line."""
+        slowest, fastest = self._span()
+        ahead = f" (fastest {fastest})" if fastest > slowest + 1 else ""
+        return "  ".join([f"round {slowest}/{self.rounds}{ahead}", *self._figures()])
+
+    def _miss(self, absent: object, round_: int) -> None:
+        for label in map(peer_label, absent if isinstance(absent, list) else []):
+            if label is not None and label in self.peers and self.peers[label].round < round_:
+                self.absent.add(label)
+
+    def _all_evaluated(self, round_: int) -> bool:
+        """Whether this is news: everybody who evaluates (in a star, the hub) has come to the end of this round."""
+        if round_ <= self._line_of_round or any(peer.evaluated < round_ for peer in self._voices()):
+            return False
+        self._line_of_round = round_
+        return True
+
+    def _voices(self) -> list[Progress]:
+        """Whose rounds and accuracies count: the hub's, else those of all who are there."""
+        if "hub" in self.peers:
+            return [self.peers["hub"]]
+        there = [peer for label, peer in self.peers.items() if label not in self.absent]
+        return there or list(self.peers.values())
+
+    def _span(self) -> tuple[int, int]:
+        rounds = [peer.round for peer in self._voices()] or [0]
+        return min(rounds), max(rounds)
+
+    def _figures(self) -> list[str]:
+        losses = [peer.figures["loss"] for peer in self.peers.values() if "loss" in peer.figures]
+        found = [peer.figures["accuracy"] for peer in self._voices() if "accuracy" in peer.figures]
+        sent = sum(peer.figures.get("sent_bytes", 0.0) for peer in self.peers.values())
+        said = [f"loss {sum(losses) / len(losses):.3g}"] if losses else []
+        if found:
+            low, high = f"{min(found):.3f}", f"{max(found):.3f}"
+            said.append(f"accuracy {sum(found) / len(found):.3f}" + (f" ({low}-{high})" if low != high else ""))
+        return [*said, f"{size(sent)} sent"] if sent else said
+
+    def _stragglers(self) -> list[str]:
+        spans = {peer.name: peer.figures["round_s"] for peer in self.peers.values() if "round_s" in peer.figures}
+        usual_s = median(spans.values()) if spans else 0.0
+        slow = sorted((name for name in spans if spans[name] > STRAGGLES * usual_s), key=lambda name: -spans[name])
+        return [f"{name} ({duration(spans[name])} a round)" for name in slow[:4]]
+
+    def _refresh(self) -> None:
+        if self._screen is not None:
+            began_s = time.monotonic()
+            self._screen.update(self._view(), refresh=True)
+            ended_s = time.monotonic()
+            self._due_s = ended_s + max(REFRESH_S, SHARE * (ended_s - began_s))
+
+    def _view(self) -> RenderableType:
+        slowest, fastest = self._span()
+        head = Table.grid(padding=(0, 2))
+        ahead = f", fastest {fastest}" if fastest > slowest else ""
+        bar = ProgressBar(total=max(self.rounds, 1), completed=min(slowest, self.rounds), width=32)
+        took = duration(time.monotonic() - self._began_s)
+        head.add_row(Text(self.name, "bold"), bar, Text(f"round {slowest}/{self.rounds}{ahead}"), Text(took, "dim"))
+        aim = [f"target {self.target:g}"] if self.target is not None else []
+        told: list[RenderableType] = [head, Text("   ".join([*self._figures(), *aim]))]
+        if slow := self._stragglers():
+            told.append(Text(f"slow: {', '.join(slow)}", "yellow"))
+        if self.absent:
+            told.append(Text(f"absent: {', '.join(sorted(self.absent, key=lambda peer: (len(peer), peer)))}", "red"))
+        return Group(*told, *self._table())
+
+    def _table(self) -> list[RenderableType]:
+        """A line for each peer; of many, the slowest, and how many are not shown."""
+        peers = list(self.peers.values())
+        if few := len(peers) > MOST_ROWS:
+            peers = sorted(peers, key=lambda peer: (peer.round, -peer.figures.get("round_s", 0.0)))[:SLOWEST]
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for head in ("peer", "round", "loss", "accuracy", "sent"):
+            table.add_column(head, justify="left" if head == "peer" else "right")
+        for peer in peers:
+            table.add_row(*_cells(peer), style="red" if peer.name in self.absent else "")
+        rest = Text(f"and {len(self.peers) - len(peers)} others, further on", "dim")
+        return [table, rest] if few else [table]
+
+    def _print(self, text: str, style: str = "") -> None:
+        self.console.print(Text(text, style), soft_wrap=True)
+
+
+def _take(peer: Progress, row: Mapping[str, Any]) -> bool:
+    """Take a row into what a peer last said; whether the row has an evaluation."""
+    round_ = row.get("round")
+    if type(round_) is int and round_ > peer.round:
+        peer.round = round_
+    for key in ("loss", "sent_bytes", "round_s"):
+        if (figure := number(row.get(key))) is not None:
+            peer.figures[key] = figure
+    accuracy = number(row.get("validation_accuracy", row.get("test_accuracy")))
+    if accuracy is None:
+        return False
+    peer.figures["accuracy"], peer.evaluated = accuracy, peer.round
+    return True
+
+
+def _cells(peer: Progress) -> list[Text]:
+    loss, accuracy, sent = (peer.figures.get(key) for key in ("loss", "accuracy", "sent_bytes"))
+    return [
+        Text(peer.name),
+        Text(str(peer.round)),
+        Text("" if loss is None else f"{loss:.3g}"),
+        Text("" if accuracy is None else f"{accuracy:.3f}"),
+        Text("" if sent is None else size(sent)),
+    ]
+
+
+def printable(text: str) -> str:
+    """Text without what would steer a terminal; lines stay lines."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def table(summary: Mapping[str, Any]) -> RenderableType:
+    """The short table at the end of a run."""
+    shown = ("accuracy", "loss", "rounds_to_target", "consensus_distance", "bytes", "round_s", "startup_s", "wall_s")
+    grid = Table(box=None, padding=(0, 3, 0, 0), show_header=False)
+    for key, value in summary.items():
+        figures = list(flat({key: value})) if key in (*shown, "peer_memory_mb") else []
+        if figures:
+            words = [f"{path.removeprefix(f'{key}.')} {humane(path, item)}" for path, item in figures if path != key]
+            text = "   ".join(words) if words else humane(key, value)
+            label = key.removesuffix("_s").removesuffix("_mb").replace("_", " ")
+            grid.add_row(Text(label, "dim"), Text(printable(text).replace("_", " ")))
+    for key in ("absent", "faults"):
+        if counts := numbers(summary.get(key)):
+            told = ", ".join(f"{peer} ({plain(count)})" for peer, count in counts.items())
+            grid.add_row(Text(key, "dim"), Text(printable(told), "yellow"))
+    return grid

@@ -1,0 +1,65 @@
+"""A run folder as one self-contained HTML page: no script, nothing fetched, all that was recorded escaped."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from p2pfl.report import curves, headline, peer_graph, strips
+from p2pfl.report.folder import Run, read
+from p2pfl.report.svg import SHADES, style
+from p2pfl.report.units import flat, humane, size
+
+MOST_LINKS = 500
+"""How many links the table of links lists."""
+
+
+def write(folder: Path) -> Path:
+    """Write `report.html` into a run folder, from what is there. Raises ScenarioError if that is no run folder."""
+    page = folder / "report.html"
+    text = render(read(folder))
+    page.write_text(text, encoding="utf-8", errors="replace")  # a name may hold half a surrogate pair
+    return page
+
+
+def render(run: Run) -> str:
+    """The page; the same text for the same record."""
+    with style():
+        pictures = [*curves.pictures(run), *peer_graph.pictures(run), *strips.pictures(run)]
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("page.html").render(
+        run=run,
+        sentence=headline.sentence(run),
+        chips=headline.chips(run),
+        tiles=headline.tiles(run),
+        peers=headline.lines(run),
+        troubles=headline.troubles(run),
+        pictures=[(picture, Markup(picture.svg)) for picture in pictures],
+        lone=(sum(not picture.wide for picture in pictures) + bool(run.summary)) % 2 == 0,
+        roles=list(SHADES),
+        figures=[(path, humane(path, value)) for path, value in flat(run.summary)],
+        attacks=_attacks(run),
+        links=_links(run),
+        environment=json.dumps(run.environment, indent=2, ensure_ascii=False) if run.environment else "",
+        again=shlex.join(["p2pfl", "launch", str(run.folder / "scenario.yaml")]),
+    )
+
+
+def _attacks(run: Run) -> tuple[list[str], list[list[str]]]:
+    """The heads and rows of the table of attacks."""
+    told = run.summary.get("attacks")
+    attacks = [attack for attack in told if isinstance(attack, dict)] if isinstance(told, list) else []
+    heads = list(dict.fromkeys(key for attack in attacks for key in attack))
+    return heads, [[humane(key, attack[key]) if key in attack else "" for key in heads] for attack in attacks]
+
+
+def _links(run: Run) -> list[tuple[str, str, str]]:
+    """Both ends and the bytes of each link, those with most first."""
+    known = [(sent, link) for link, sent in run.links.items() if sent is not None]
+    known.sort(key=lambda item: -item[0])
+    return [(a, b, size(sent)) for sent, (a, b) in known[:MOST_LINKS]]

@@ -1,0 +1,159 @@
+"""Who could speak to whom: the peer graph, coloured by what each peer came to and drawn by what each link carried."""
+
+from __future__ import annotations
+
+import math
+
+import networkx as nx
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.typing import ColorType
+
+from p2pfl.report.folder import Floats, Run, absences, last, lost
+from p2pfl.report.svg import SHADES, Picture, inline
+from p2pfl.report.units import count, peer_order, share, size
+
+MOST_LABELS = 60
+MOST_FORCES = 400
+"""Beyond so many peers a layout by forces takes seconds, and shows nothing that a circle does not."""
+MOST_VECTORS = 1500
+"""Beyond so many links they are drawn as one image."""
+
+Places = dict[str, Floats]
+
+
+def pictures(run: Run) -> list[Picture]:
+    """The peer graph; nothing when the record names no peer."""
+    if not run.peers:
+        return []
+    graph: nx.Graph[str] = nx.Graph()
+    graph.add_nodes_from(run.peers)
+    graph.add_edges_from(run.links)
+    places = layout(graph)
+    figure = Figure(figsize=(5.6, 3.9), dpi=100)
+    axes = figure.add_axes((0.02, 0.02, 0.80, 0.96))
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    axes.margins(0.09)
+    _links(axes, run, places)
+    _peers(figure, axes, run, places)
+    title = "Peer graph"
+    return [Picture("graph", title, inline(figure, "graph", title), _keys(run), _caption(run))]
+
+
+def layout(graph: nx.Graph[str]) -> Places:
+    """Where each peer is drawn, the same each time: a hub in the middle, rings as rings, else by forces."""
+    members = sorted((peer for peer in graph if peer != "hub"), key=peer_order)
+    degrees = {graph.degree(peer) for peer in graph}
+    if "hub" in graph:
+        return {"hub": np.zeros(2), **_circle(members)}
+    if degrees == {2} and nx.is_connected(graph):
+        return _circle([edge[0] for edge in nx.find_cycle(graph, members[0])])
+    complete = len(degrees) == 1 and degrees.pop() == len(members) - 1
+    if complete or len(members) > MOST_FORCES or not graph.number_of_edges():
+        return _circle(members)
+    hubs = [peer for peer in members if graph.degree(peer) == len(members) - 1]
+    if len(hubs) == 1 and graph.number_of_edges() == len(members) - 1:
+        return {hubs[0]: np.zeros(2), **_circle([peer for peer in members if peer != hubs[0]])}
+    if len(members) <= MOST_LABELS and nx.is_connected(graph):
+        return dict(nx.kamada_kawai_layout(graph))
+    return dict(nx.spring_layout(graph, seed=1, iterations=80, method="force"))
+
+
+def _circle(peers: list[str]) -> Places:
+    """Evenly around a circle, the first at the top, clockwise."""
+    angles = (2 * math.pi * k / max(len(peers), 1) for k in range(len(peers)))
+    return {peer: np.array([math.sin(angle), math.cos(angle)]) for peer, angle in zip(peers, angles, strict=True)}
+
+
+def _links(axes: Axes, run: Run, places: Places) -> None:
+    """A link is as wide as the bytes it carried; one that carried none is dotted."""
+    most = max((sent for sent in run.links.values() if sent), default=0.0)
+    crowd = min(1.0, 60 / max(len(run.links), 1))
+    segments = [(places[a], places[b]) for a, b in run.links]
+    widths = [crowd**0.5 * (0.5 + 3.5 * sent / most) if sent and most else 0.7 for sent in run.links.values()]
+    dashes: list[str | tuple[float, tuple[float, float]]] = [
+        (0.0, (1.0, 2.0)) if sent == 0 or (sent is None and most) else "solid" for sent in run.links.values()
+    ]
+    lines = LineCollection(segments, linewidths=widths, linestyles=dashes, colors=SHADES["none"], zorder=1)
+    lines.set_alpha(max(0.25, crowd**0.4))
+    lines.set_rasterized(len(segments) > MOST_VECTORS)
+    axes.add_collection(lines)
+
+
+def _peers(figure: Figure, axes: Axes, run: Run, places: Places) -> None:
+    """Circles coloured by accuracy, who was lost or missed ringed, and labels where there is room."""
+    gone, missed = lost(run), absences(run)
+    accuracy = {peer: None if peer in gone else _accuracy(run, peer) for peer in run.peers}
+    known = [figure for figure in accuracy.values() if figure is not None]
+    middle, reach = (min(known) + max(known)) / 2 if known else 0.5, (max(known) - min(known)) / 2 if known else 0.5
+    norm = Normalize(middle - max(reach, 0.005), middle + max(reach, 0.005))
+    shades = _shades()
+    blank = {peer: SHADES["bad" if peer in gone else "none"] for peer in run.peers}
+    colours = [blank[peer] if found is None else shades(norm(found)) for peer, found in accuracy.items()]
+    rings = [SHADES["slow" if peer in missed and peer not in gone else "card"] for peer in run.peers]
+    points = np.array([places[peer] for peer in run.peers])
+    area = min(430.0, max(9.0, 9_000 / len(run.peers)))
+    sizes = [area * (1.7 if peer == "hub" else 1.0) for peer in run.peers]
+    axes.scatter(points[:, 0], points[:, 1], s=sizes, c=colours, edgecolors=rings, linewidths=2.0, zorder=2)
+    if len(run.peers) <= MOST_LABELS:
+        for peer, colour in zip(run.peers, colours, strict=True):
+            _label(axes, peer, places[peer], colour, 9.0 if len(run.peers) <= 26 else 7.0)
+    if known:
+        _colour_bar(figure, ScalarMappable(norm, shades))
+
+
+def _accuracy(run: Run, peer: str) -> float | None:
+    return last(run, peer, "test_accuracy", "validation_accuracy")
+
+
+def _shades() -> Colormap:
+    """Viridis without its ends, which are too dark for a dark page and too bright for a light one."""
+    return LinearSegmentedColormap.from_list("peers", colormaps["viridis"](np.linspace(0.14, 0.94, 64)))
+
+
+def _label(axes: Axes, peer: str, place: Floats, colour: ColorType, points: float) -> None:
+    """A peer's name, light on dark shades and dark on light ones."""
+    rgb = to_rgb(colour)
+    dark = 0.3 * rgb[0] + 0.59 * rgb[1] + 0.11 * rgb[2] < 0.5
+    ink = "#ffffff" if dark else "#111111"
+    axes.text(place[0], place[1], peer, color=ink, fontsize=points, ha="center", va="center_baseline", zorder=4)
+
+
+def _colour_bar(figure: Figure, scale: ScalarMappable) -> None:
+    bar = figure.colorbar(scale, cax=figure.add_axes((0.85, 0.18, 0.03, 0.62)))
+    bar.outline.set_visible(False)
+    if bar.solids is not None:
+        bar.solids.set_rasterized(True)
+    digits = 1 if np.ptp(scale.get_clim()) < 0.06 else 0
+    bar.ax.yaxis.set_major_locator(MaxNLocator(5))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: share(value, digits)))
+    bar.ax.grid(False)
+    figure.text(0.85, 0.83, "accuracy", color=SHADES["muted"])
+
+
+def _keys(run: Run) -> tuple[tuple[str, str], ...]:
+    gone, missed = lost(run), absences(run)
+    keys = [("bad", "stopped before the end")] if gone else []
+    if any(peer in run.peers and peer not in gone for peer in missed):
+        keys.append(("slow", "absent at times"))
+    if any(_accuracy(run, peer) is None for peer in run.peers if peer not in gone):
+        keys.append(("none", "not evaluated"))
+    return tuple(keys)
+
+
+def _caption(run: Run) -> str:
+    sent = [bytes_ for bytes_ in run.links.values() if bytes_]
+    members = sum(peer != "hub" for peer in run.peers)
+    who = count(members, "peer") + (" and a hub" if members < len(run.peers) else "")
+    links = f"{who}, {count(len(run.links), 'link')}."
+    if not sent:
+        return links
+    low, high = size(min(sent)), size(max(sent))
+    return f"{links} A link is as wide as the bytes it carried: {low if low == high else f'{low} to {high}'} each."

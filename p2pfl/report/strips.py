@@ -1,0 +1,155 @@
+"""What each peer was doing when: a row per peer, and bars along it, in time (rounds) or over rounds (who led)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from p2pfl.report.folder import Row, Run, last
+from p2pfl.report.svg import SHADES, Picture, canvas, inline
+from p2pfl.report.units import number
+
+MOST_ROWS = 64
+MOST_VECTORS = 1500
+"""Beyond so many bars they are drawn as one image."""
+MOST_BLOCKS = 60
+"""Beyond so many rounds, several share one shade."""
+WIDTH_PX = 1080
+SLOW = 1.5
+"""A round is marked as slow when it took so many times the median of all peers' rounds of its number."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """From `start` to `end` in the row of a peer."""
+
+    row: int
+    start: float
+    end: float
+    shade: str
+
+
+def pictures(run: Run) -> list[Picture]:
+    """The time line, and who led when where somebody did."""
+    return [*_time_line(run), *_leaders(run)]
+
+
+def _time_line(run: Run) -> list[Picture]:
+    slowest = sorted(run.rows, key=lambda peer: -(last(run, peer, "time_s") or 0.0))[:MOST_ROWS]
+    peers = [peer for peer in run.peers if peer in slowest]
+    end_s = max((last(run, peer, "time_s") or 0.0 for peer in peers), default=0.0)
+    if end_s <= 0:
+        return []
+    block = _block(max(int(run.rows[peer][-1]["round"]) for peer in peers))
+    median_s = _medians(run)
+    bars: list[Bar] = []
+    for row, peer in enumerate(peers):
+        bars += _merged(_rounds(row, run.rows[peer], block, median_s), end_s / WIDTH_PX)
+    figure, axes = _strip(peers)
+    _draw(axes, bars)
+    axes.set_xlim(0, end_s)
+    axes.set_xlabel("seconds since round 1 began")
+    shades = "each round" if block == 1 else f"each {block} rounds"
+    keys = [("even", shades), ("odd", "the next")]
+    if any(bar.shade.startswith("slow") for bar in bars):
+        keys.append(("slow", f"a round of more than {SLOW:g} times the median"))
+    caption = "A row a peer. A gap is time outside of rounds (evaluation, or not chosen)."
+    if len(peers) < len(run.rows):
+        caption += f" The {len(peers)} slowest of {len(run.rows)} peers."
+    title = "Time line of rounds"
+    return [Picture("time", title, inline(figure, "time", title), tuple(keys), caption, wide=True)]
+
+
+def _block(rounds: int) -> int:
+    """How many rounds share a shade: 1, 2, 5, 10, 20, ..."""
+    step = 1
+    for factor in itertools.cycle((2, 2.5, 2)):
+        if rounds <= MOST_BLOCKS * step:
+            break
+        step = round(step * factor)
+    return step
+
+
+def _medians(run: Run) -> dict[int, float]:
+    """The median duration of each round, over peers. A lone peer is its own median."""
+    spans: dict[int, list[float]] = {}
+    for rows in run.rows.values():
+        for row in rows:
+            if (span_s := number(row.get("round_s"))) is not None:
+                spans.setdefault(row["round"], []).append(span_s)
+    return {round_: float(np.median(found)) for round_, found in spans.items()}
+
+
+def _rounds(row: int, rows: Iterable[Row], block: int, median_s: dict[int, float]) -> Iterator[Bar]:
+    for told in rows:
+        end_s, span_s = number(told.get("time_s")), number(told.get("round_s"))
+        if end_s is None or span_s is None or span_s < 0:
+            continue
+        shades = ("slow", "slow2") if span_s > SLOW * median_s[told["round"]] else ("even", "odd")
+        yield Bar(row, max(0.0, end_s - span_s), end_s, shades[(told["round"] - 1) // block % 2])
+
+
+def _merged(bars: Iterable[Bar], gap: float) -> Iterator[Bar]:
+    """Neighbours of one shade as one bar where the gap between them would not be seen."""
+    held: Bar | None = None
+    for bar in bars:
+        if held is not None and bar.shade == held.shade and 0 <= bar.start - held.end + gap <= 2 * gap:
+            held = Bar(held.row, held.start, bar.end, held.shade)
+            continue
+        if held is not None:
+            yield held
+        held = bar
+    if held is not None:
+        yield held
+
+
+def _strip(peers: list[str]) -> tuple[Figure, Axes]:
+    """Axes with a row for each peer, the first at the top."""
+    row_px = 22 if len(peers) <= 16 else 16 if len(peers) <= 32 else 12
+    figure, axes = canvas(WIDTH_PX, 60 + row_px * max(len(peers), 2))
+    axes.set_ylim(len(peers) - 0.4, -0.6)
+    axes.set_yticks(range(len(peers)), peers, fontsize=9 if row_px > 12 else 7)
+    axes.grid(False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(12))
+    return figure, axes
+
+
+def _draw(axes: Axes, bars: list[Bar]) -> None:
+    for shade in dict.fromkeys(bar.shade for bar in bars):
+        corners = [
+            [(bar.start, bar.row - 0.4), (bar.start, bar.row + 0.4), (bar.end, bar.row + 0.4), (bar.end, bar.row - 0.4)]
+            for bar in bars
+            if bar.shade == shade
+        ]
+        filled = PolyCollection(corners, facecolors=SHADES[shade], linewidths=0, zorder=2)
+        filled.set_rasterized(len(bars) > MOST_VECTORS)
+        axes.add_collection(filled)
+
+
+def _leaders(run: Run) -> list[Picture]:
+    told = [peer for peer in run.peers if any(isinstance(row.get("leader"), bool) for row in run.rows.get(peer, ()))]
+    if not told:
+        return []
+    peers = [told[k] for k in np.unique(np.linspace(0, len(told) - 1, MOST_ROWS).astype(int))]
+    bars: list[Bar] = []
+    for row, peer in enumerate(peers):
+        known = [line for line in run.rows[peer] if isinstance(line.get("leader"), bool)]
+        spans = (
+            Bar(row, line["round"] - 0.5, line["round"] + 0.5, "even" if line["leader"] else "odd") for line in known
+        )
+        bars += _merged(spans, 0.01)
+    figure, axes = _strip(peers)
+    _draw(axes, bars)
+    axes.set_xlim(0.5, max(bar.end for bar in bars))
+    axes.set_xlabel("round")
+    title = "Who led when"
+    keys = (("even", "leader"), ("odd", "follower"))
+    caption = f"{len(peers)} of {len(told)} peers." if len(peers) < len(told) else ""
+    return [Picture("leaders", title, inline(figure, "leaders", title), keys, caption, wide=True)]

@@ -1,0 +1,59 @@
+"""All peers in one process, each with its own thread: the drive of real processes, on a bus without bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from p2pfl.messages import Message, PeerId
+from p2pfl.runtime.drive import ScriptedDeath, drive
+from p2pfl.runtime.life import Course, life
+from p2pfl.runtime.plan import Plan, Watcher
+from p2pfl.runtime.world import Seat
+from p2pfl.transport.inproc import InprocBus
+from p2pfl.transport.mailbox import Mailbox
+
+
+@dataclass(frozen=True)
+class Inproc:
+    """All peers in this process, each in a thread: for debugging, and where processes cannot be had."""
+
+    async def run(self, plan: Plan, watch: Watcher, stop: asyncio.Event) -> None:
+        """See Engine."""
+        world = plan.world()
+        torch.set_num_threads(world.threads)
+        seats = {i: world.seat(i) for i in world.roles}
+        learned = plan.settings.wait == "learned"
+        boxes = {i: Mailbox(seat.me.neighbours, seat.forms, learned) for i, seat in seats.items()}
+        for i in seats:
+            watch(i, Message("seated", 0, figures={"device": world.device(i)}))
+        lives = [_live(i, seat, plan.course(i, world), boxes, watch) for i, seat in seats.items()]
+        tasks = [asyncio.ensure_future(one) for one in lives]
+        stopped = asyncio.ensure_future(stop.wait())
+        everyone = asyncio.gather(*tasks)
+        await asyncio.wait([everyone, stopped], return_when=asyncio.FIRST_COMPLETED)
+        everyone.cancel()
+        stopped.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _live(i: PeerId, seat: Seat, course: Course, boxes: dict[PeerId, Mailbox], watch: Watcher) -> None:
+    """One peer from the first step to the last."""
+    bus = InprocBus(i, boxes, seat.me.neighbours)
+    thread = ThreadPoolExecutor(1, f"peer {i}")
+    try:
+        await drive(life(seat, course), bus, partial(watch, i), thread)
+        links = {str(j): sent for j, sent in bus.sent_bytes.items()}
+        watch(i, Message("left", course.rounds, figures={"links": dict(links)}))
+    except ScriptedDeath:
+        watch(i, Message("killed", boxes[i].round))
+    except Exception:  # whatever a peer dies of, the others go on
+        watch(i, Message("crashed", boxes[i].round, figures={"traceback": traceback.format_exc()}))
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+        await bus.close()

@@ -1,0 +1,175 @@
+"""One process per peer on this machine, forked from a server that has torch, the data and one step behind it.
+
+Peers talk to the launcher over a control channel of their own: the same bus, on sockets of its own. Sockets of `ipc`
+lie in a private folder that is gone when the run is. CUDA is touched only after the fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from p2pfl.messages import Message, PeerId, peer_name
+from p2pfl.runtime import child, nursery
+from p2pfl.runtime.child import CONTROL_LIMIT_BYTES
+from p2pfl.runtime.plan import Plan, Watcher
+from p2pfl.transport.mailbox import Desk
+from p2pfl.transport.zeromq import Introduction, ZeroMQBus, introduce
+
+GRACE_S = 1.5
+"""How long a peer may take to stop when asked; then it is terminated, and soon after killed."""
+
+
+@dataclass(frozen=True)
+class Local:
+    """One real process a peer on this machine, over ipc or tcp sockets."""
+
+    async def run(self, plan: Plan, watch: Watcher, stop: asyncio.Event) -> None:
+        """See Engine."""
+        folder = Path(tempfile.mkdtemp(prefix="p2pfl-"))
+        launch = _Launch(plan, watch, folder)
+        try:
+            await launch.run(stop)
+        finally:
+            await launch.end()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class _Launch:
+    """The launcher's side of a run: who is there, who is through, who is gone."""
+
+    plan: Plan
+    watch: Watcher
+    folder: Path
+    processes: dict[PeerId, BaseProcess] = field(default_factory=dict)
+    addresses: dict[PeerId, tuple[str, bytes]] = field(default_factory=dict)
+    through: set[PeerId] = field(default_factory=set)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        world = self.plan.world()
+        self.plan.write(self.folder / nursery.PLAN)
+        self.bus = ZeroMQBus(self.plan.run, Desk(self.hear, lambda j: None, CONTROL_LIMIT_BYTES), self.at("launcher"))
+        tokens = {i: introduce(self.at(f"control-{peer_name(i)}"), self.bus.endpoint, b"", b"") for i in world.roles}
+        with _main_hidden(), nursery.prepared(self.folder / nursery.PLAN):
+            context = multiprocessing.get_context(nursery.method())
+            if nursery.method() == "forkserver":
+                multiprocessing.set_forkserver_preload([child.__name__])
+            for i in world.roles:
+                self.processes[i] = self.start(context, i, tokens[i][1])
+                await asyncio.sleep(0)
+        self.bus.connect({i: ours for i, (ours, _) in tokens.items()})
+        stopped = asyncio.ensure_future(stop.wait())
+        await self.until(stopped, lambda: set(self.addresses) | self.through >= set(world.roles))
+        self.introduce_all(world.graph.edges)
+        await self.until(stopped, lambda: self.through >= set(world.roles))
+        stopped.cancel()
+
+    def at(self, name: str) -> str:
+        return f"ipc://{self.folder / name}"
+
+    def start(self, context: multiprocessing.context.BaseContext, i: PeerId, launcher: Introduction) -> BaseProcess:
+        endpoint = "tcp://127.0.0.1:*" if self.plan.settings.transport == "tcp" else self.at(f"peer-{peer_name(i)}")
+        arguments = (str(self.folder), i, launcher, self.at(f"control-{peer_name(i)}"), endpoint)
+        process = context.Process(target=child.live, args=arguments, name=f"peer {peer_name(i)}", daemon=True)  # type: ignore[attr-defined]
+        process.start()
+        asyncio.get_running_loop().add_reader(process.sentinel, partial(self.exited, i))
+        return process  # type: ignore[no-any-return]
+
+    def hear(self, i: PeerId, message: Message) -> None:
+        """What a peer says on its control channel."""
+        if message.kind == "ready":
+            endpoint, key = message.figures["endpoint"], message.figures["key"]
+            assert isinstance(endpoint, str) and isinstance(key, bytes)
+            self.addresses[i] = (endpoint, key)
+            self.changed.set()
+            return
+        if message.kind in ("left", "killed", "crashed"):
+            self.gone(i, message)
+        else:
+            self.watch(i, message)
+
+    def gone(self, i: PeerId, message: Message) -> None:
+        if i not in self.through:
+            self.through.add(i)
+            self.watch(i, message)
+            self.changed.set()
+
+    def exited(self, i: PeerId) -> None:
+        """A process is no more; what it still had to say may lie on the control channel."""
+        asyncio.get_running_loop().remove_reader(self.processes[i].sentinel)
+        asyncio.get_running_loop().call_later(0.2, self.bury, i)
+
+    def bury(self, i: PeerId) -> None:
+        self.processes[i].join()
+        code = self.processes[i].exitcode
+        self.gone(i, Message("crashed", 0, figures={"traceback": f"the process ended with exit code {code}\n"}))
+
+    def introduce_all(self, links: Iterator[tuple[PeerId, PeerId]]) -> None:
+        """Tell each peer how to reach, and how to know, exactly its neighbours; then they may start."""
+        known: dict[PeerId, dict[str, list[str]]] = {i: {} for i in self.addresses}
+        for i, j in links:
+            if i not in known or j not in known:
+                continue
+            to_j, to_i = introduce(self.addresses[j][0], self.addresses[i][0], self.addresses[j][1], self.addresses[i][1])
+            known[i][str(j)] = [to_j.endpoint, to_j.show.decode(), to_j.expect.decode()]
+            known[j][str(i)] = [to_i.endpoint, to_i.show.decode(), to_i.expect.decode()]
+        for i, neighbours in known.items():
+            text = torch.frombuffer(bytearray(json.dumps(neighbours).encode()), dtype=torch.uint8)
+            self.bus.post(i, Message("go", 0, {"neighbours": text}))
+
+    async def until(self, stopped: asyncio.Future[object], done: object) -> None:
+        """Wait for a condition on what peers said, or for the stop."""
+        while not done() and not stopped.done():  # type: ignore[operator]
+            self.changed.clear()
+            waiting = asyncio.ensure_future(self.changed.wait())
+            await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+
+    async def end(self) -> None:
+        """Ask every peer to stop, then make it; no process outlives the run."""
+        for i in self.addresses:
+            self.bus.post(i, Message("stop", 0))
+        for signal_it in (None, BaseProcess.terminate, BaseProcess.kill):
+            living = [p for p in self.processes.values() if p.is_alive()]
+            for process in living if signal_it else []:
+                signal_it(process)
+            await _joined(living, GRACE_S if signal_it is None else 0.5)
+        for process in self.processes.values():
+            asyncio.get_running_loop().remove_reader(process.sentinel)
+        if hasattr(self, "bus"):
+            await self.bus.close()
+
+
+async def _joined(processes: list[BaseProcess], seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    joining = [loop.run_in_executor(None, process.join, seconds) for process in processes]
+    if joining:
+        await asyncio.wait(joining)
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Children need nothing of the caller's `__main__`: a script or notebook without a guard is not run again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

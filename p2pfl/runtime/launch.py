@@ -1,0 +1,102 @@
+"""Run a scenario: make its folder, have an engine start the peers, record what they say, sum it up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from p2pfl import scenario
+from p2pfl.errors import P2PFLError, ScenarioError
+from p2pfl.runtime.plan import Plan
+from p2pfl.runtime.record import Recorder, Row, age_s, prepare
+from p2pfl.runtime.summary import summarise
+from p2pfl.scenario import Scenario
+from p2pfl.seeds import Seeds
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run that is over: its folder, its figures, and whether it was stopped or lost a peer."""
+
+    folder: Path
+    summary: dict[str, Any] = field(repr=False)
+    stopped: bool
+    crashed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Who wants to see a run as it goes: `row` gets every row of the record, `note` every event worth a line."""
+
+    row: Callable[[Row], None] = lambda row: None
+    note: Callable[[str], None] = lambda text: None
+
+
+def run(settings: Scenario, out: Path | None = None, screen: Screen = Screen()) -> Record:  # noqa: B008 - frozen
+    """Run it, and leave its folder. Ctrl-C stops every peer and keeps what was recorded.
+
+    Raises ScenarioError when `out` is not empty, LocalError when nothing can start.
+    """
+    birth_s = time.time() - age_s()
+    began_s = time.monotonic()
+    folder = make_folder(settings, out)
+    plan = Plan(settings, Seeds.of(settings.seed).root, secrets.token_bytes(8))
+    world = plan.world()
+    prepare(folder, world, metadata.version("p2pfl-zmq"))
+    with Recorder(folder, world, screen.row, screen.note) as recorder:
+        stopped = asyncio.run(_run(plan, recorder))
+        if stopped:
+            recorder.log(None, "stopped by the user; what was recorded is kept")
+    summary = summarise(recorder, birth_s, time.monotonic() - began_s)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return Record(folder, summary, stopped, tuple(sorted(recorder.crashed)))
+
+
+async def _run(plan: Plan, recorder: Recorder) -> bool:
+    stop = asyncio.Event()
+    with _interrupted_by(stop):
+        await plan.settings.engine.value.run(plan, recorder.watch, stop)
+    return stop.is_set()
+
+
+@contextmanager
+def _interrupted_by(stop: asyncio.Event) -> Iterator[None]:
+    """Ctrl-C (and a polite kill) set `stop`, where this thread may listen to signals."""
+    loop = asyncio.get_running_loop()
+    heard = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop.set)
+            heard.append(number)
+        except (NotImplementedError, RuntimeError, ValueError):
+            break
+    try:
+        yield
+    finally:
+        for number in heard:
+            loop.remove_signal_handler(number)
+
+
+def make_folder(settings: Scenario, out: Path | None) -> Path:
+    """The run's folder, new and empty. Raises ScenarioError when it is not empty, or cannot be made."""
+    folder = out
+    if folder is None:
+        base = Path("runs") / f"{settings.name}-{scenario.digest(settings)}"
+        numbered = (base.with_name(f"{base.name}-{k}") for k in range(2, 1_000_000))
+        folder = next(path for path in (base, *numbered) if not path.exists()) if base.exists() else base
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ScenarioError(f"the output folder {str(folder)!r} is not empty", "name another one, or remove it", where="--out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScenarioError(f"cannot make {str(folder)!r}: {error.strerror}", "name another one", where="--out") from None
+    return folder

@@ -1,0 +1,170 @@
+"""What a run leaves: a folder with the scenario, the environment, a row for every report, and the summary."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+import psutil
+import torch
+from torch import Tensor
+
+from p2pfl import scenario
+from p2pfl.messages import Figure, Message, PeerId, peer_name
+from p2pfl.metrics.consensus import consensus_distance
+from p2pfl.runtime.world import World, cores
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Recorder:
+    """Writes what peers say as it comes, and keeps what the summary needs. One per run.
+
+    `show(row)` sees every row, `tell(text)` every event worth a line on the screen.
+    """
+
+    folder: Path
+    world: World
+    show: Callable[[Row], None]
+    tell: Callable[[str], None]
+    rows: list[Row] = field(default_factory=list)
+    left: dict[PeerId, Mapping[str, Figure]] = field(default_factory=dict)
+    killed: set[PeerId] = field(default_factory=set)
+    crashed: set[PeerId] = field(default_factory=set)
+    devices: dict[PeerId, str] = field(default_factory=dict)
+    began_s: float = 0.0
+    models: dict[PeerId, Tensor] = field(default_factory=dict)
+    _pending: dict[int, dict[PeerId, Tensor]] = field(default_factory=dict)
+
+    def __enter__(self) -> Recorder:
+        self._records: TextIO = (self.folder / "records.jsonl").open("w", buffering=1)
+        self._log: TextIO = (self.folder / "log.txt").open("w", buffering=1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for round in sorted(self._pending):
+            self._consensus(round)
+        self._records.close()
+        self._log.close()
+
+    def watch(self, peer: PeerId, message: Message) -> None:
+        """See Watcher."""
+        figures = message.figures
+        match message.kind:
+            case "seated":
+                self.devices[peer] = str(figures["device"])
+                self.log(peer, f"seated on {figures['device']}")
+            case "began":
+                self.began_s = max(self.began_s, float(str(figures["at_s"])))
+            case "row":
+                self.add({"peer": _label(peer), "round": message.round, **figures})
+                if "model" in message.tensors:
+                    self._hear_model(peer, message.round, message.tensors["model"])
+            case "left":
+                self.left[peer] = figures
+                for j, count in self.links(_label(peer)).items():
+                    self.add({"peer": _label(peer), "round": message.round, "to": _label(j), "link_bytes": count})
+                self.log(peer, "through all rounds")
+            case "killed":
+                self.killed.add(peer)
+                self._lose(peer, f"killed in round {message.round}, as the scenario says")
+            case "crashed":
+                self.crashed.add(peer)
+                self.log(peer, str(figures["traceback"]))
+                self._lose(peer, f"crashed: {str(figures['traceback']).strip().splitlines()[-1]}")
+
+    def add(self, row: Row) -> None:
+        """A row of the record."""
+        self.rows.append(row)
+        self._records.write(json.dumps(row) + "\n")
+        self.show(row)
+
+    def links(self, label: int | str) -> Mapping[PeerId, int]:
+        """Bytes that a peer sent, by neighbour, once it is through."""
+        figures = next((f for i, f in self.left.items() if _label(i) == label), {})
+        links = figures.get("links", {})
+        assert isinstance(links, Mapping)
+        return {int(j): int(str(count)) for j, count in links.items()}
+
+    def log(self, peer: PeerId | None, text: str) -> None:
+        """Lines of the log, each with its peer."""
+        stamp = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        name = "launcher" if peer is None else f"peer {peer_name(peer)}"
+        for line in text.rstrip().splitlines():
+            self._log.write(f"{stamp} {name}: {line}\n")
+
+    def _lose(self, peer: PeerId, what: str) -> None:
+        self.log(peer, what)
+        self.tell(f"peer {peer_name(peer)} {what}")
+        for round in sorted(self._pending):
+            self._complete(round)
+
+    def _hear_model(self, peer: PeerId, round: int, x_D: Tensor) -> None:
+        self._pending.setdefault(round, {})[peer] = x_D
+        self._complete(round)
+
+    def _complete(self, round: int) -> None:
+        expected = {i for i, role in self.world.roles.items() if role.evaluated} - self.killed - self.crashed
+        if self._pending[round].keys() >= expected:
+            self._consensus(round)
+
+    def _consensus(self, round: int) -> None:
+        models = self._pending.pop(round)
+        self.models = {i: models[i] for i in sorted(models)}
+        distance = consensus_distance(list(self.models.values()))
+        times_s = [row["time_s"] for row in self.rows if row["round"] == round and "time_s" in row]
+        row = {"peer": "all", "round": round, "time_s": max(times_s, default=0.0), "consensus_distance": distance}
+        self.add(row)
+
+
+def _label(peer: PeerId) -> int | str:
+    return peer if peer >= 0 else peer_name(peer)
+
+
+def prepare(folder: Path, world: World, version: str) -> None:
+    """Write what is known before the first peer starts: scenario, graph, environment."""
+    settings = world.settings
+    devices = ", ".join(sorted({world.device(i) for i in world.roles}))
+    head = f"# as resolved by p2pfl {version}; devices: {devices}; torch threads a peer: {world.threads}\n"
+    (folder / "scenario.yaml").write_text(head + scenario.dump(settings))
+    graph = {"nodes": sorted(world.graph), "links": [list(link) for link in world.links]}
+    (folder / "graph.json").write_text(json.dumps(graph))
+    environment = {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "p2pfl": version,
+        "commit": _commit(),
+        "python": sys.version.split()[0],
+        "libraries": {name: metadata.version(name) for name in ("torch", "numpy", "pyzmq", "msgpack", "networkx")},
+        "system": platform.platform(),
+        "cores": cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpus": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],
+        "devices": {peer_name(i): world.device(i) for i in world.roles},
+        "torch_threads_per_peer": world.threads,
+        "data_sha256": settings.data.value.checksums(),
+    }
+    (folder / "environment.json").write_text(json.dumps(environment, indent=2))
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return asked.stdout.strip() or None if asked.returncode == 0 else None
+
+
+def age_s() -> float:
+    """Seconds since this process was born."""
+    return time.time() - psutil.Process().create_time()

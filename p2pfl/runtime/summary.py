@@ -1,0 +1,112 @@
+"""The figures of a run, from its record: a stable interface. Keys that do not apply are absent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy
+
+from p2pfl import mixing
+from p2pfl.messages import PeerId, peer_name
+from p2pfl.metrics.consensus import consensus_model
+from p2pfl.runtime.record import Recorder, Row
+from p2pfl.seeds import Seeds
+
+
+def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, Any]:
+    """summary.json. `birth_s` is the wall-clock time of the launcher's birth, `wall_s` the length of the whole run."""
+    world, settings = recorder.world, recorder.world.settings
+    everything = sorted(recorder.rows, key=lambda row: (row["round"], str(row["peer"])))
+    rows = [row for row in everything if "round_s" in row]
+    consensus = [row for row in everything if "consensus_distance" in row]
+    rounds_s = [row["round_s"] for row in rows]
+    memory_mb = [float(str(figures["pss_mb"])) for figures in recorder.left.values() if "pss_mb" in figures]
+    summary: dict[str, Any] = {
+        "name": settings.name,
+        "engine": settings.engine.name,
+        "peers": settings.peers,
+        "rounds": max((row["round"] for row in rows), default=0),
+        "parameters": sum(slot.size for slot in world.layout),
+        "seed": settings.seed,
+        "accuracy": _accuracy(recorder, rows),
+        "loss": _loss(rows),
+        "rounds_to_target": _rounds_to_target(rows, settings.evaluate.split, settings.evaluate.target),
+        "consensus_distance": consensus[-1]["consensus_distance"] if consensus else None,
+        "spectral_gap": mixing.spectral_gap(world.graph) if len(world.graph) > 1 else None,
+        **_sent(recorder, rows),
+        "startup_s": round(recorder.began_s - birth_s, 3) if recorder.began_s else None,
+        "round_s": {"median": _percentile(rounds_s, 50), "p95": _percentile(rounds_s, 95)} if rounds_s else None,
+        "wall_s": round(wall_s, 3),
+        "peer_memory_mb": {"median": _percentile(memory_mb, 50), "max": max(memory_mb)} if memory_mb else None,
+        "faults": _faults(recorder),
+        "absent": _absent(rows),
+    }
+    return {key: value for key, value in summary.items() if value is not None}
+
+
+def _percentile(values: list[float], percent: float) -> float:
+    return round(float(numpy.percentile(values, percent)), 6)
+
+
+def _accuracy(recorder: Recorder, rows: list[Row]) -> dict[str, float] | None:
+    """On the test set, of the peers that lived to the end."""
+    lost = {peer_name(i) for i in recorder.killed | recorder.crashed}
+    final = [row["test_accuracy"] for row in rows if _is_final(recorder, row) and str(row["peer"]) not in lost]
+    if not final:
+        return None
+    found = {"mean": sum(final) / len(final), "min": min(final), "max": max(final)}
+    if len(final) == 1:
+        return found | {"consensus_model": final[0]}
+    living = [x_D for i, x_D in recorder.models.items() if peer_name(i) not in lost]
+    if len(living) == len(final):
+        task = recorder.world.task(next(iter(recorder.models)), Seeds(bytes(32)))
+        found["consensus_model"] = task.evaluate(consensus_model(living).to(task.device), "test")["accuracy"]
+    return found
+
+
+def _is_final(recorder: Recorder, row: Row) -> bool:
+    return row["round"] == recorder.world.settings.rounds and "test_accuracy" in row
+
+
+def _loss(rows: list[Row]) -> dict[str, float] | None:
+    """The mean over peers of the training loss in the last round of each."""
+    last = {row["peer"]: row["loss"] for row in rows if "loss" in row}
+    return {"mean": sum(last.values()) / len(last)} if last else None
+
+
+def _rounds_to_target(rows: list[Row], split: str, target: float | None) -> int | None:
+    if target is None:
+        return None
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        if f"{split}_accuracy" in row:
+            found.setdefault(row["round"], []).append(row[f"{split}_accuracy"])
+    return next((r for r in sorted(found) if sum(found[r]) / len(found[r]) >= target), None)
+
+
+def _sent(recorder: Recorder, rows: list[Row]) -> dict[str, Any]:
+    last: dict[Any, Row] = {row["peer"]: row for row in rows}
+    sent = sum(max(row["sent_bytes"], sum(recorder.links(row["peer"]).values())) for row in last.values())
+    rounds = recorder.world.settings.peers * max((row["round"] for row in rows), default=0)
+    if rounds == 0:
+        return {}
+    tensors = sum(row["tensor_bytes"] for row in last.values())
+    per_round = {"sent_per_peer_round": sent / rounds, "minimum_per_peer_round": tensors / rounds}
+    return {"bytes": {"sent": sent} | per_round, "vectors_sent": sum(row["vectors"] for row in last.values())}
+
+
+def _faults(recorder: Recorder) -> dict[str, int]:
+    """Rules broken, by who broke them, as counted by all others."""
+    found: Counter[str] = Counter()
+    for figures in recorder.left.values():
+        faults = figures.get("faults", {})
+        assert isinstance(faults, Mapping)
+        found.update({peer_name(PeerId(j)): int(str(count)) for j, count in faults.items()})
+    return dict(found)
+
+
+def _absent(rows: list[Row]) -> dict[str, int]:
+    """How often each peer was absent, summed over rounds and over those who missed it."""
+    return dict(Counter(peer_name(j) for row in rows for j in row.get("absent", ())))
