@@ -30,24 +30,12 @@ def check(file: str, sets: tuple[str, ...]) -> None:
 
 def sizes(scenario: Scenario) -> tuple[int, int]:
     """D parameters of the model on these data, and S numbers of its sketch. Raises ScenarioError."""
-    from p2pfl.errors import ScenarioError
-    from p2pfl.learning.model import layout_of
+    from p2pfl.runtime.world import World
     from p2pfl.seeds import Seeds
 
-    culprit = ("data", scenario.data.name)
-    try:
-        data = scenario.data.value.load()
-        culprit = ("partition", scenario.partition.name)
-        rng = Seeds.of(scenario.seed).numpy("partition")
-        scenario.partition.value.split(data.train_y.numpy(), scenario.peers, scenario.training.batch, rng)
-        culprit = ("model", scenario.model.name)
-        layout = layout_of(scenario.model.value.build(data.shape, data.classes))
-    except ScenarioError as error:
-        raise error.under(*culprit) from None
-    except (ValueError, RuntimeError) as error:  # torch says so when a model does not fit
-        reason = str(error).partition("\n")[0][:200]
-        raise ScenarioError(f"{'.'.join(culprit)} cannot be made, {reason}", "change its options", culprit) from None
-    return sum(slot.size for slot in layout), scenario.sketch.value.bind(layout).size
+    world = World(scenario, Seeds.of(scenario.seed))
+    world.survey()
+    return sum(slot.size for slot in world.layout), scenario.sketch.value.bind(world.layout).size
 
 
 def figures(scenario: Scenario) -> list[tuple[str, str]]:

@@ -32,7 +32,8 @@ def launch(
     from p2pfl.report.page import write
     from p2pfl.runtime.launch import Screen, run
 
-    record = run(scenario.read(source, sets), None if out is None else Path(out), screen or Screen())
+    with scenario.located(source, sets):
+        record = run(scenario.read(source, sets), None if out is None else Path(out), screen or Screen())
     write(record.folder)
     return record
 

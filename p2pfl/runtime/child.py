@@ -19,9 +19,9 @@ import psutil
 import torch
 
 from p2pfl.messages import Message, PeerId
-from p2pfl.runtime import nursery
 from p2pfl.runtime.drive import ScriptedDeath, drive
 from p2pfl.runtime.life import life
+from p2pfl.runtime.plan import FILE, opened
 from p2pfl.transport.mailbox import Desk, Mailbox
 from p2pfl.transport.zeromq import Introduction, ZeroMQBus
 
@@ -68,7 +68,7 @@ async def _live(folder: Path, me: PeerId, launcher: Introduction, control: str, 
     word = _Word(loop.create_future())
     if (parent := multiprocessing.parent_process()) is not None:
         loop.add_reader(parent.sentinel, word.lose)
-    plan, _ = nursery.world(folder / nursery.PLAN)
+    plan, _ = opened(folder / FILE)
     channel = ZeroMQBus(plan.run, Desk(word.hear, word.lose, CONTROL_LIMIT_BYTES), control)
     channel.connect({LAUNCHER: launcher})
     learning = asyncio.ensure_future(_learn(folder, me, channel, endpoint, word))
@@ -89,7 +89,7 @@ async def _learn(folder: Path, me: PeerId, channel: ZeroMQBus, endpoint: str, wo
     say = partial(channel.post, LAUNCHER)
     box = None
     try:
-        plan, world = nursery.world(folder / nursery.PLAN)
+        plan, world = opened(folder / FILE)
         torch.set_num_threads(world.threads)
         seat = world.seat(me)
         box = Mailbox(seat.me.neighbours, seat.forms, plan.settings.wait == "learned")

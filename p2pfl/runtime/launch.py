@@ -44,13 +44,15 @@ class Screen:
 def run(settings: Scenario, out: Path | None = None, screen: Screen = Screen()) -> Record:  # noqa: B008 - frozen
     """Run it, and leave its folder. Ctrl-C stops every peer and keeps what was recorded.
 
-    Raises ScenarioError when `out` is not empty, LocalError when nothing can start.
+    Raises ScenarioError when the scenario cannot be made concrete or `out` is not empty, LocalError when nothing can
+    start.
     """
     birth_s = time.time() - age_s()
     began_s = time.monotonic()
-    folder = make_folder(settings, out)
     plan = Plan(settings, Seeds.of(settings.seed).root, secrets.token_bytes(8))
     world = plan.world()
+    world.survey()
+    folder = make_folder(settings, out)
     prepare(folder, world, metadata.version("p2pfl-zmq"))
     with Recorder(folder, world, screen.row, screen.note) as recorder:
         stopped = asyncio.run(_run(plan, recorder))

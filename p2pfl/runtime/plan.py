@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,10 @@ from p2pfl.runtime.life import Course
 from p2pfl.runtime.world import World
 from p2pfl.scenario import Scenario
 from p2pfl.seeds import Seeds
+
+VARIABLE = "P2PFL_PLAN"
+"""The environment variable by which a fork server is told the path of the plan."""
+FILE = "plan.json"
 
 Watcher = Callable[[PeerId, Message], None]
 """Hears what happens to a peer, as a message of one of these kinds:
@@ -62,3 +67,10 @@ class Plan:
         """What `write` wrote."""
         parts = json.loads(path.read_text())
         return Plan(scenario.parse(parts["scenario"]), bytes.fromhex(parts["root"]), bytes.fromhex(parts["run"]))
+
+
+@cache
+def opened(path: Path) -> tuple[Plan, World]:
+    """The plan in a file and its world, made once in a process: what a fork server makes, all its peers share."""
+    plan = Plan.read(path)
+    return plan, plan.world()

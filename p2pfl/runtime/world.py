@@ -15,6 +15,7 @@ import numpy
 import torch
 
 from p2pfl import mixing, scenario
+from p2pfl.errors import ScenarioError
 from p2pfl.learning.data import Data
 from p2pfl.learning.model import layout_of
 from p2pfl.learning.task import SGDTask
@@ -43,6 +44,22 @@ class World:
     def __init__(self, settings: Scenario, root: Seeds) -> None:
         self.settings, self._root = settings, root
         self.roles: Mapping[PeerId, Role] = settings.algorithm.value.roles(settings.peers)
+
+    def survey(self) -> None:
+        """Make all that does not depend on a peer, so that what cannot be made shows before anything is started.
+
+        Raises ScenarioError with the path of the culprit.
+        """
+        assert self.graph
+        for key, make in (("data", "data"), ("partition", "shards"), ("model", "layout")):
+            culprit = (key, getattr(self.settings, key).name)
+            try:
+                getattr(self, make)
+            except ScenarioError as error:
+                raise error.under(*culprit) from None
+            except (ValueError, RuntimeError) as error:  # torch says so when a model does not fit
+                reason = str(error).partition("\n")[0][:200]
+                raise ScenarioError(f"{'.'.join(culprit)} cannot be made, {reason}", "change its options", culprit) from None
 
     @cached_property
     def graph(self) -> nx.Graph[PeerId]:

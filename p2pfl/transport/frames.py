@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import msgpack
@@ -27,7 +28,6 @@ from p2pfl.errors import RemoteError
 from p2pfl.messages import Form, Message
 
 VERSION = 1
-FIRST, LATER, BEAT = 0, 1, 2
 CHUNK_BYTES = 1 << 20
 HEADER_BYTES = 1 << 16
 DTYPES: Mapping[str, torch.dtype] = {
@@ -35,6 +35,14 @@ DTYPES: Mapping[str, torch.dtype] = {
     for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8)
 }
 Chunk = tuple[bytes, memoryview | None]
+
+
+class Part(IntEnum):
+    """What a frame is."""
+
+    FIRST = 0
+    LATER = 1
+    BEAT = 2
 
 
 @dataclass(frozen=True)
@@ -60,18 +68,18 @@ def encode(run: bytes, number: int, message: Message) -> Iterator[Chunk]:
     tensors = [(name, t.detach().contiguous()) for name, t in message.tensors.items()]
     table = [[name, str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in tensors]
     pieces = _pieces([t for _, t in tensors])
-    head = [VERSION, FIRST, run, number, message.kind, message.round, table, dict(message.figures)]
+    head = [VERSION, Part.FIRST, run, number, message.kind, message.round, table, dict(message.figures)]
     packed = msgpack.packb(head)
     if len(packed) > HEADER_BYTES:
         raise ValueError(f"the figures of a {message.kind!r} message take {len(packed)} bytes: at most {HEADER_BYTES}")
     yield packed, next(pieces, (0, None))[1]
     for offset, piece in pieces:
-        yield msgpack.packb([VERSION, LATER, run, number, offset]), piece
+        yield msgpack.packb([VERSION, Part.LATER, run, number, offset]), piece
 
 
 def encode_beat(run: bytes, beat: Beat) -> bytes:
     """The one frame of a beat."""
-    packed: bytes = msgpack.packb([VERSION, BEAT, run, beat.round, beat.learning])
+    packed: bytes = msgpack.packb([VERSION, Part.BEAT, run, beat.round, beat.learning])
     return packed
 
 
@@ -107,11 +115,11 @@ class Decoder:
         """
         try:
             match self._unpack(header):
-                case [_, FIRST, _, int(number), str(kind), int(round), list(table), dict(figures)]:
+                case [_, Part.FIRST, _, int(number), str(kind), int(round), list(table), dict(figures)]:
                     return self._first(number, kind, round, table, figures, payload)
-                case [_, LATER, _, int(number), int(offset)]:
+                case [_, Part.LATER, _, int(number), int(offset)]:
                     return self._later(number, offset, payload)
-                case [_, BEAT, _, int(round), bool(learning)] if payload is None and 0 <= round < 1 << 62:
+                case [_, Part.BEAT, _, int(round), bool(learning)] if payload is None and 0 <= round < 1 << 62:
                     return Beat(round, learning)
             raise RemoteError("a header of no known form")
         except RemoteError:

@@ -68,7 +68,6 @@ class ZeroMQBus:
         self._context.set(zmq.MAX_SOCKETS, min(65535, int(self._context.get(zmq.SOCKET_LIMIT))))
         self._zap = self._context.socket(zmq.REP)
         self._zap.bind("inproc://zeromq.zap.01")
-        self._watch(self._zap, self._admit)
         self._router = self._context.socket(zmq.ROUTER)
         self._listen(endpoint)
 
@@ -99,6 +98,7 @@ class ZeroMQBus:
             self._decoders[j] = Decoder(self._run, lambda kind, round, j=j: self._mailbox.wanted(j, kind, round))  # type: ignore[misc]
             self._lines[j] = _Line(self, j, intro)
         if self._beats is None:
+            self._watch(self._zap, self._admit)  # not before: who came early waits at the door
             self._beats = self._loop.call_later(BEAT_S, self._beat)
 
     def at(self, round: int, learning: bool = True) -> None:

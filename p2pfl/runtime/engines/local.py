@@ -19,18 +19,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
 
 from p2pfl.messages import Message, PeerId, peer_name
-from p2pfl.runtime import child, nursery
+from p2pfl.runtime import child
 from p2pfl.runtime.child import CONTROL_LIMIT_BYTES
-from p2pfl.runtime.plan import Plan, Watcher
+from p2pfl.runtime.plan import FILE, VARIABLE, Plan, Watcher
 from p2pfl.transport.mailbox import Desk
 from p2pfl.transport.zeromq import Introduction, ZeroMQBus, introduce
 
+NURSERY = "p2pfl.runtime.nursery"
 GRACE_S = 1.5
 """How long a peer may take to stop when asked; then it is terminated, and soon after killed."""
 
@@ -64,13 +66,12 @@ class _Launch:
 
     async def run(self, stop: asyncio.Event) -> None:
         world = self.plan.world()
-        self.plan.write(self.folder / nursery.PLAN)
+        self.plan.write(self.folder / FILE)
         self.bus = ZeroMQBus(self.plan.run, Desk(self.hear, lambda j: None, CONTROL_LIMIT_BYTES), self.at("launcher"))
         tokens = {i: introduce(self.at(f"control-{peer_name(i)}"), self.bus.endpoint, b"", b"") for i in world.roles}
-        with _main_hidden(), nursery.prepared(self.folder / nursery.PLAN):
-            context = multiprocessing.get_context(nursery.method())
-            if nursery.method() == "forkserver":
-                multiprocessing.set_forkserver_preload([child.__name__])
+        with _main_hidden(), _nursery_prepares(self.folder / FILE):
+            method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+            context = multiprocessing.get_context(method)
             for i in world.roles:
                 self.processes[i] = self.start(context, i, tokens[i][1])
                 await asyncio.sleep(0)
@@ -173,3 +174,15 @@ def _main_hidden() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def _nursery_prepares(plan: Path) -> Iterator[None]:
+    """A fork server that starts within this context prepares for this plan; it is gone afterwards."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined] # one that prepared for another plan
+    multiprocessing.set_forkserver_preload([NURSERY])
+    os.environ[VARIABLE] = str(plan)
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
