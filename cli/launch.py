@@ -11,7 +11,7 @@ CRASHED, STOPPED = 3, 130
 
 @click.command()
 @click.argument("file")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to leave the run; by default a new folder in runs/.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to leave the run; else a new folder in runs/.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key, as in training.lr=0.1.")
 @click.option("--engine", metavar="NAME", help="What runs the peers: local (processes), simulate or inproc.")
 @click.pass_context

@@ -1,8 +1,8 @@
 """Decentralised learning and its security, run for real.
 
-    record = p2pfl.launch("quickstart")            # a file, a shipped scenario's name, or a dict
-    record.summary["accuracy"]["mean"]
-    p2pfl.load("runs/*")                           # rows, one a run, for pandas
+record = p2pfl.launch("quickstart")            # a file, a shipped scenario's name, or a dict
+record.summary["accuracy"]["mean"]
+p2pfl.load("runs/*")                           # rows, one a run, for pandas
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 PeerId = int
-Figure = int | float | bool | str | bytes | None | list["Figure"] | dict[str, "Figure"]
+Figure = int | float | bool | str | bytes | None | Sequence["Figure"] | Mapping[str, "Figure"]
 
 HUB: PeerId = -1
 """The peer that a star adds to those that learn, which are numbered from 0."""

@@ -17,8 +17,9 @@ def metropolis(graph: nx.Graph[PeerId]) -> dict[PeerId, dict[PeerId, float]]:
 
     An edge's `weight` in (0, 1] scales its Metropolis weight; what it takes away stays with the peer.
     """
+    degree = dict(graph.degree)
     return {
-        i: {j: graph.edges[i, j].get("weight", 1.0) / (1 + max(graph.degree[i], graph.degree[j])) for j in sorted(graph[i])}
+        i: {j: graph.edges[i, j].get("weight", 1.0) / (1 + max(degree[i], degree[j])) for j in sorted(graph[i])}
         for i in sorted(graph)
     }
 

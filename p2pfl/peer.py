@@ -1,6 +1,6 @@
-"""What one peer is given before it starts, and the protocols of what it is given.
+"""What one peer is given before it starts, and what an algorithm is: how such a peer goes on from there.
 
-Shapes: D parameters, S numbers on the wire, K messages received.
+Shapes: D parameters, S numbers on the wire.
 """
 
 from __future__ import annotations
@@ -10,151 +10,17 @@ import hashlib
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-import pydantic
 import torch
 from torch import Tensor
 
+from p2pfl.contracts import Aggregator, Pair, Sketch, Task, Trained, Training
 from p2pfl.errors import LocalError
 from p2pfl.messages import HUB, Exchange, Form, Mail, Message, PeerId, Step
 from p2pfl.seeds import Seeds
 
 KEY_BYTES = 16
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One parameter tensor within the flat vector; `output` says that it belongs to the output layer."""
-
-    name: str
-    shape: tuple[int, ...]
-    output: bool = False
-
-    @property
-    def size(self) -> int:
-        """How many numbers it holds."""
-        return int(torch.Size(self.shape).numel())
-
-
-Layout = tuple[Slot, ...]
-"""How the flat parameter vector is laid out: the slots in order, without gaps."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a peer's own steps are taken: SGD with momentum and weight decay, as in torch.optim.SGD."""
-
-    batch: Annotated[int, pydantic.Field(gt=0)] = 32
-    lr: Annotated[float, pydantic.Field(gt=0)] = 0.1
-    momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
-    weight_decay: Annotated[float, pydantic.Field(ge=0)] = 0.0
-    local_steps: Annotated[int, pydantic.Field(gt=0)] | None = None
-    local_epochs: Annotated[int, pydantic.Field(gt=0)] | None = None
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.local_steps is not None and self.local_epochs is not None:
-            raise ValueError("local_steps and local_epochs exclude each other: give one")
-
-    def steps(self, examples: int) -> int:
-        """Steps a round, of a peer that holds so many examples; 1 when neither option is given."""
-        if self.local_epochs is None:
-            return self.local_steps or 1
-        return self.local_epochs * -(-examples // self.batch)
-
-
-class Pair(Protocol):
-    """A pair of linear maps on the flat parameter vector, bound to one layout. Pure; any device."""
-
-    size: int
-    """S: how many numbers travel."""
-
-    def down(self, x_D: Tensor, key: bytes) -> Tensor:
-        """The sketch `x S` of a vector, of S numbers."""
-
-    def up(self, z_S: Tensor, key: bytes) -> Tensor:
-        """Its transpose `z S^T`, of D numbers: E[up(down(x))] = x."""
-
-    def pull(self, z_S: Tensor, key: bytes) -> Tensor:
-        """`up`, damped so that `x + pull(down(y) - down(x))` never overshoots y in norm."""
-
-
-class Sketch(Protocol):
-    """How parameters travel."""
-
-    keyed: bool
-    """Whether its maps depend on a key; without one, `key` is empty everywhere."""
-
-    def bind(self, layout: Layout) -> Pair:
-        """The maps for parameters of this layout."""
-
-
-class Aggregator(Protocol):
-    """How a peer merges what it is sent: always differences, seen from its own parameters."""
-
-    def merge(self, rows_KD: Sequence[Tensor], weights_K: Sequence[float]) -> Tensor:
-        """The step of D numbers that K >= 1 differences with these weights amount to; rows are not altered."""
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """What some steps of training came to. `x_D` is the new point of `steps`, the displacement of `step`."""
-
-    x_D: Tensor
-    m_D: Tensor | None
-    loss: float
-
-
-class Task(Protocol):
-    """A model and one peer's data, as functions of the flat parameter vector."""
-
-    layout: Layout
-    device: torch.device
-    examples: int
-
-    def start(self, seeds: Seeds) -> Tensor:
-        """Initial parameters, D numbers, on the task's device."""
-
-    def steps(
-        self, x: Tensor, m: Tensor | None, first: int, count: int, pair: Pair | None = None, key: bytes = b""
-    ) -> Trained:
-        """`count` steps of SGD from `x`, the `first`-th batch first (batches count from 0 over the whole run).
-
-        With a `pair`, `x` are the S numbers of a sketch: the loss is taken at `up(x)`, by the chain rule its
-        gradient in x is `down(gradient)`. Neither `x` nor `m` (momentum; None: start anew) is altered.
-        The loss is the mean over the steps, nan when count is 0.
-        """
-
-    def step(self, x_D: Tensor, m_D: Tensor | None, at: int) -> Trained:
-        """The displacement `-lr * gradient` (or momentum) of the `at`-th batch, taken at `x_D`, not yet added."""
-
-    def evaluate(self, x_D: Tensor, split: str) -> dict[str, float]:
-        """`accuracy` (share of right answers) and `loss` on the `validation` or `test` split."""
-
-
-class Bus(Protocol):
-    """Carries messages to neighbours; one contract, whatever carries them."""
-
-    sent_bytes: Mapping[PeerId, int]
-    """Bytes that went onto the wire, envelopes included, by neighbour."""
-    faults: Mapping[PeerId, int]
-    """Rules broken, by neighbour."""
-
-    def at(self, round: int, learning: bool = True) -> None:
-        """Say which round this peer works on: mail for earlier ones is no longer kept.
-
-        With `learning` false it measures: nobody should blame it for being slow.
-        """
-
-    def post(self, to: PeerId, message: Message) -> None:
-        """Send a message to a neighbour; returns at once, and drops it when the link is closed."""
-
-    async def collect(self, kind: str, round: int, expect: tuple[PeerId, ...]) -> Mail:
-        """Wait for the `kind` message of `round` from each of `expect`, as long as each may still send it."""
-
-    async def close(self) -> None:
-        """Send what was posted, then leave nothing behind."""
 
 
 @dataclass(frozen=True)
@@ -212,13 +78,16 @@ class Peer:
         return self._finite(self.task.steps(z_S, None, (r - 1) * self.local_steps, self.local_steps, pair, key), r)
 
     def _finite(self, trained: Trained, r: int) -> Trained:
-        if not math.isfinite(float(trained.x_D.sum())) and not bool(torch.isfinite(trained.x_D).all()):
-            raise LocalError(f"parameters are not finite in round {r}: lower training.lr, which is {self.training.lr:g}")
-        return trained
+        if math.isfinite(float(trained.x_D.sum())) or bool(torch.isfinite(trained.x_D).all()):
+            return trained
+        raise LocalError(f"parameters are not finite in round {r}: lower training.lr, which is {self.training.lr:g}")
 
     def step(self, x_D: Tensor, m_D: Tensor | None, r: int) -> Trained:
-        """The displacement of the last local step of round `r`, taken at `x_D`."""
-        return self.task.step(x_D, m_D, r * self.local_steps - 1)
+        """The displacement of the last local step of round `r`, taken at `x_D`. Raises LocalError when it diverges."""
+        trained = self.task.step(x_D, m_D, r * self.local_steps - 1)
+        if not math.isfinite(trained.loss):
+            raise LocalError(f"the loss is not finite in round {r}: lower training.lr, which is {self.training.lr:g}")
+        return trained
 
     def mean_loss(self, local: Trained, last: Trained) -> float:
         """The mean loss of a round's steps, from `steps` for all but the last and `step` for the last."""
@@ -302,8 +171,9 @@ class Role:
 class Algorithm(Protocol):
     """How peers learn together."""
 
-    topology: str
-    """The family of peer graph when the scenario names none."""
+    @property
+    def topology(self) -> str:
+        """The family of peer graph when the scenario names none."""
 
     def roles(self, learners: int) -> Mapping[PeerId, Role]:
         """Who there is, and what each does."""

@@ -22,9 +22,9 @@ import pydantic
 import torch
 
 from p2pfl import plugins, yaml_marks
+from p2pfl.contracts import Training
 from p2pfl.errors import ScenarioError
 from p2pfl.messages import HUB, PeerId
-from p2pfl.peer import Training
 from p2pfl.plugins import Choice, Slot
 from p2pfl.seeds import Seeds
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from p2pfl import plugins
 from p2pfl.aggregators.mean import Mean
-from p2pfl.peer import Aggregator
+from p2pfl.contracts import Aggregator
 
 
 def rows(count: int, size: int = 40) -> list[Tensor]:

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    "p2pfl.errors": 0,
-    **dict.fromkeys(("p2pfl.messages", "p2pfl.seeds", "p2pfl.plugins", "p2pfl.yaml_marks"), 1),
+    **dict.fromkeys(("p2pfl.errors", "p2pfl.messages", "p2pfl.seeds"), 0),
+    **dict.fromkeys(("p2pfl.contracts", "p2pfl.plugins", "p2pfl.yaml_marks"), 1),
     **dict.fromkeys(("p2pfl.peer", "p2pfl.mixing"), 2),
     **dict.fromkeys(("p2pfl.topologies", "p2pfl.algorithms", "p2pfl.sketches", "p2pfl.aggregators"), 3),
     **dict.fromkeys(("p2pfl.defences", "p2pfl.attacks", "p2pfl.learning", "p2pfl.metrics", "p2pfl.transport"), 3),

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from p2pfl import scenario, yaml_marks
+from p2pfl.contracts import Training
 from p2pfl.errors import ScenarioError
 from p2pfl.messages import HUB
-from p2pfl.peer import Training
 from p2pfl.plugins import Choice
 from p2pfl.scenario import Churn, Evaluate, Scenario, digest, dump, graph, read
 from p2pfl.seeds import Seeds

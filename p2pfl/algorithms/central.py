@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from p2pfl.algorithms.local_only import LocalOnly
+from p2pfl.contracts import Training
 from p2pfl.messages import HUB, PeerId
-from p2pfl.peer import Role, Training
+from p2pfl.peer import Role
 
 
 @dataclass(frozen=True)
 class Central:
-    """Baseline: one model on everybody's data; a round is as many steps as one peer's."""
+    """Baseline: one model on all data; a round is `local_steps` steps, or `local_epochs` passes over all of it."""
 
     topology = "complete"
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from p2pfl.contracts import Training
 from p2pfl.messages import Exchange, Form, Mail, PeerId, Report, Step
-from p2pfl.peer import Peer, Role, Training
+from p2pfl.peer import Peer, Role
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +57,11 @@ class DPSGD:
         yield Exchange("params", r, post)  # on its way while the gradient is computed
         last = me.step(local.x_D, local.m_D, r)
         mail = yield Exchange("params", r, expect=tuple(post))
-        x_D = local.x_D + me.merge(me.differences(mail, post, r), me.weights) + last.x_D
+        mixed_D = last.x_D.add_(me.merge(me.differences(mail, post, r), me.weights))  # in place: it is ours
+        x_D = mixed_D.add_(local.x_D)
         yield Report(r, {"loss": me.mean_loss(local, last)})
         return State(x_D, last.m_D)
 
     def model(self, state: State) -> Tensor:
         """The peer's own parameters."""
         return state.x_D
-

@@ -19,8 +19,9 @@ import pydantic
 import torch
 from torch import Tensor
 
+from p2pfl.contracts import Training
 from p2pfl.messages import HUB, Exchange, Form, Mail, Message, PeerId, Report, Step
-from p2pfl.peer import KEY_BYTES, Peer, Role, Training
+from p2pfl.peer import KEY_BYTES, Peer, Role
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,16 @@ import pydantic
 import torch
 from torch import Tensor
 
-from p2pfl.messages import Exchange, Form, Mail, Message, PeerId, Report, Step
-from p2pfl.peer import Peer, Role, Roster, Training
+from p2pfl.algorithms._flood import flood, flood_forms
+from p2pfl.contracts import Training
+from p2pfl.messages import Exchange, Form, Mail, PeerId, Report, Step
+from p2pfl.peer import Peer, Role, Roster
 from p2pfl.seeds import Seeds
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Parameters, momentum, the last training loss, and the pools as last announced: who leads, who follows."""
+    """Parameters, momentum, the last training loss with L2, and who leads and who follows, as last announced."""
 
     x_D: Tensor
     m_D: Tensor | None
@@ -68,10 +70,7 @@ class LEASGD:
         """Parameters, and in rounds that recategorise a table a hop for losses and for leaders."""
         forms = {"params": Form({"params": (torch.float32, (me.pair.size,))})}
         if (r - 1) % self.k == 0:
-            m = len(me.roster.learners)
-            table = Form({"values": (torch.float64, (m,)), "known": (torch.uint8, (m,))})
-            hops = range(1, me.roster.diameter + 1)
-            forms |= {f"{kind} {hop}": table for kind in ("losses", "leaders") for hop in hops}
+            forms |= flood_forms(me, "losses") | flood_forms(me, "leaders")
         return forms
 
     def round(self, me: Peer, state: State, r: int) -> Generator[Step, Mail, State]:
@@ -92,16 +91,16 @@ class LEASGD:
         pull = me.training.lr * self.rho
         x_D = local.x_D + last.x_D + me.merge(me.differences(mail, post, r), dict.fromkeys(mail, pull))
         loss = me.mean_loss(local, last)
-        loss += me.training.weight_decay / 2 * float(x_D @ x_D) if me.training.weight_decay else 0.0  # L2 in the loss
         yield Report(r, {"loss": loss, "leader": leads.get(me.id), "partner": partner})
-        return State(x_D, last.m_D, loss, leads)
+        l2 = me.training.weight_decay / 2 * float(x_D @ x_D)  # "we add the L2-normalization on the training loss"
+        return State(x_D, last.m_D, loss + l2, leads)
 
     def recategorise(self, me: Peer, r: int, loss: float) -> Generator[Step, Mail, dict[PeerId, bool]]:
         """Flood the losses; the elected peer makes the pools; flood them. Empty for who did not hear of them."""
         losses = yield from flood(me, "losses", r, {me.id: loss})
         rng = me.shared.child("pools", r)
-        learners = me.roster.learners
-        elected = learners[int(rng.numpy("elected").integers(len(learners)))]
+        draw = rng.numpy("elected").permutation(me.roster.learners)
+        elected = next(i for i in draw.tolist() if i in losses)  # one who is alive: all have heard the same
         announced: dict[PeerId, float] = {}
         if me.id == elected:
             leaders = pools(losses, self.shuffle, rng)
@@ -112,20 +111,6 @@ class LEASGD:
     def model(self, state: State) -> Tensor:
         """The peer's own parameters."""
         return state.x_D
-
-
-def flood(me: Peer, kind: str, r: int, known: dict[PeerId, float]) -> Generator[Step, Mail, dict[PeerId, float]]:
-    """Share a table of numbers by peer with everybody, along the links, in `diameter` exchanges."""
-    learners = me.roster.learners
-    for hop in range(1, me.roster.diameter + 1):
-        values_M = torch.tensor([known.get(i, 0.0) for i in learners], dtype=torch.float64)
-        known_M = torch.tensor([i in known for i in learners], dtype=torch.uint8)
-        table = Message(f"{kind} {hop}", r, {"values": values_M, "known": known_M})
-        mail = yield Exchange(table.kind, r, dict.fromkeys(me.neighbours, table), me.neighbours)
-        for message in mail.values():
-            rows = zip(learners, message.tensors["values"].tolist(), message.tensors["known"].tolist(), strict=True)
-            known = {i: value for i, value, is_known in rows if is_known} | known
-    return known
 
 
 def followers_of(peers: int) -> int:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from p2pfl.contracts import Trained, Training
 from p2pfl.messages import Form, Mail, PeerId, Report, Step
-from p2pfl.peer import Peer, Role, Trained, Training
+from p2pfl.peer import Peer, Role
 
 
 @dataclass(frozen=True)

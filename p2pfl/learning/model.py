@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from p2pfl.peer import Layout, Slot
+from p2pfl.contracts import Layout, Slot
 
 OUTPUT = "output"
 """The attribute that holds a model's last layer."""

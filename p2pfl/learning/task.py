@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from p2pfl.contracts import Pair, Trained, Training
 from p2pfl.learning.data import Data
 from p2pfl.learning.model import Model, first_parameters, layout_of
-from p2pfl.peer import Pair, Trained, Training
 from p2pfl.seeds import Seeds
 
 CHUNK = 512
@@ -108,7 +108,8 @@ class SGDTask:
             g_D = g_D.add_(x_D, alpha=self.training.weight_decay)
         if m_D is not None:
             g_D = m_D.mul_(self.training.momentum).add_(g_D)
-        return Trained(g_D * -self.training.lr, m_D, loss.item())
+        moved_D = g_D.mul_(-self.training.lr) if m_D is None else g_D * -self.training.lr
+        return Trained(moved_D, m_D, loss.item())
 
     @torch.no_grad()
     def evaluate(self, x_D: Tensor, split: str) -> dict[str, float]:

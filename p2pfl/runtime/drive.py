@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from p2pfl.contracts import Bus
 from p2pfl.messages import Exchange, Mail, Message, Report
-from p2pfl.peer import Bus
 from p2pfl.runtime.life import Killed, Life, Now
 
 
-class ScriptedDeath(Exception):  # noqa: N818 - it is not an error
+class ScriptedDeath(Exception):
     """The scenario kills this peer now."""
 
 

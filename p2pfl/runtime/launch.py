@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pfl import scenario
-from p2pfl.errors import P2PFLError, ScenarioError
+from p2pfl.errors import ScenarioError
 from p2pfl.runtime.plan import Plan
 from p2pfl.runtime.record import Recorder, Row, age_s, prepare
 from p2pfl.runtime.summary import summarise
@@ -41,7 +41,7 @@ class Screen:
     note: Callable[[str], None] = lambda text: None
 
 
-def run(settings: Scenario, out: Path | None = None, screen: Screen = Screen()) -> Record:  # noqa: B008 - frozen
+def run(settings: Scenario, out: Path | None = None, screen: Screen = Screen()) -> Record:
     """Run it, and leave its folder. Ctrl-C stops every peer and keeps what was recorded.
 
     Raises ScenarioError when the scenario cannot be made concrete or `out` is not empty, LocalError when nothing can
@@ -96,9 +96,13 @@ def make_folder(settings: Scenario, out: Path | None) -> Path:
         numbered = (base.with_name(f"{base.name}-{k}") for k in range(2, 1_000_000))
         folder = next(path for path in (base, *numbered) if not path.exists()) if base.exists() else base
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ScenarioError(f"the output folder {str(folder)!r} is not empty", "name another one, or remove it", where="--out")
+        raise ScenarioError(
+            f"the output folder {str(folder)!r} is not empty", "name another one, or remove it", where="--out"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ScenarioError(f"cannot make {str(folder)!r}: {error.strerror}", "name another one", where="--out") from None
+        raise ScenarioError(
+            f"cannot make {str(folder)!r}: {error.strerror}", "name another one", where="--out"
+        ) from None
     return folder

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
@@ -63,7 +64,9 @@ class Recorder:
         match message.kind:
             case "seated":
                 self.devices[peer] = str(figures["device"])
-                self.log(peer, f"seated on {figures['device']}")
+                self.log(peer, f"seated on {self.devices[peer]}")
+                if len(self.devices) == len(self.world.roles):
+                    self.tell(_seating(self.devices))
             case "began":
                 self.began_s = max(self.began_s, float(str(figures["at_s"])))
             case "row":
@@ -85,6 +88,7 @@ class Recorder:
 
     def add(self, row: Row) -> None:
         """A row of the record."""
+        row = {key: _finite(value) for key, value in row.items()}
         self.rows.append(row)
         self._records.write(json.dumps(row) + "\n")
         self.show(row)
@@ -98,7 +102,7 @@ class Recorder:
 
     def log(self, peer: PeerId | None, text: str) -> None:
         """Lines of the log, each with its peer."""
-        stamp = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
         name = "launcher" if peer is None else f"peer {peer_name(peer)}"
         for line in text.rstrip().splitlines():
             self._log.write(f"{stamp} {name}: {line}\n")
@@ -127,6 +131,21 @@ class Recorder:
         self.add(row)
 
 
+def _finite(value: Any) -> Any:
+    """JSON knows no number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _seating(devices: Mapping[PeerId, str]) -> str:
+    """`8 peers on cpu`, or which peers sit on which GPU."""
+    by_device: dict[str, list[str]] = {}
+    for peer in sorted(devices):
+        by_device.setdefault(devices[peer], []).append(peer_name(peer))
+    if len(by_device) == 1:
+        return f"{len(devices)} peers on {next(iter(by_device))}"
+    return "; ".join(f"peers {' '.join(names)} on {device}" for device, names in by_device.items())
+
+
 def _label(peer: PeerId) -> int | str:
     return peer if peer >= 0 else peer_name(peer)
 
@@ -140,7 +159,7 @@ def prepare(folder: Path, world: World, version: str) -> None:
     graph = {"nodes": sorted(world.graph), "links": [list(link) for link in world.links]}
     (folder / "graph.json").write_text(json.dumps(graph))
     environment = {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "p2pfl": version,
         "commit": _commit(),
         "python": sys.version.split()[0],

@@ -15,12 +15,13 @@ import numpy
 import torch
 
 from p2pfl import mixing, scenario
+from p2pfl.contracts import Layout
 from p2pfl.errors import ScenarioError
 from p2pfl.learning.data import Data
 from p2pfl.learning.model import layout_of
 from p2pfl.learning.task import SGDTask
 from p2pfl.messages import Form, PeerId
-from p2pfl.peer import Flow, Layout, Peer, Role, Roster
+from p2pfl.peer import Flow, Peer, Role, Roster
 from p2pfl.scenario import Scenario
 from p2pfl.seeds import Seeds
 
@@ -59,7 +60,9 @@ class World:
                 raise error.under(*culprit) from None
             except (ValueError, RuntimeError) as error:  # torch says so when a model does not fit
                 reason = str(error).partition("\n")[0][:200]
-                raise ScenarioError(f"{'.'.join(culprit)} cannot be made, {reason}", "change its options", culprit) from None
+                raise ScenarioError(
+                    f"{'.'.join(culprit)} cannot be made, {reason}", "change its options", culprit
+                ) from None
 
     @cached_property
     def graph(self) -> nx.Graph[PeerId]:

@@ -12,18 +12,19 @@ onto the range of S, whatever the loads; where s divides d_in this is s/d_in tim
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Annotated, ClassVar
 
-import numpy
 import pydantic
 import torch
 from torch import Tensor
 
-from p2pfl.peer import Layout, Slot
+from p2pfl.contracts import Layout, Slot
+from p2pfl.sketches._hashing import Hash, draw
+
+BLOCK = 1 << 18
+"""Numbers of a matrix that are worked on at once: 1 MiB stays in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,6 @@ def width(slot: Slot, ratio: float) -> int:
 
 
 @dataclass(frozen=True)
-class Hash:
-    """S of one matrix: column i goes to `bucket_d[i]` with `sign_d[i]`; `order_d` lists the columns as dealt."""
-
-    order_d: Tensor
-    order_sign_d: Tensor
-    bucket_d: Tensor
-    sign_d: Tensor
-    load_s: Tensor
-
-
-@dataclass(frozen=True)
 class Buckets:
     """The pair of maps, bound to a layout; `widths` holds s of each slot, 0 for a slot that travels whole."""
 
@@ -78,7 +68,7 @@ class Buckets:
             if s == 0:
                 z.copy_(x)
             else:
-                self._sum(x, z, self._hash(at, x.shape[1], s, key, x.device))
+                add_up(x, z, self._hash(at, x, s, key))
         return z_S
 
     def up(self, z_S: Tensor, key: bytes) -> Tensor:
@@ -94,23 +84,12 @@ class Buckets:
         for at, (x, z, s) in enumerate(self._slots(x_D, z_S)):
             if s == 0:
                 x.copy_(z)
-            else:
-                hashed = self._hash(at, x.shape[1], s, key, x.device)
-                factor_d = hashed.sign_d / hashed.load_s[hashed.bucket_d] if damped else hashed.sign_d
-                torch.index_select(z, 1, hashed.bucket_d, out=x)
-                x.mul_(factor_d)
+                continue
+            hashed = self._hash(at, x, s, key)
+            factor_d = hashed.damped_d if damped else hashed.sign_d
+            for x_B, z_B in blocks(x, z):
+                torch.index_select(z_B, 1, hashed.bucket_d, out=x_B).mul_(factor_d)
         return x_D
-
-    def _sum(self, x: Tensor, z: Tensor, hashed: Hash) -> None:
-        if not self.balanced:
-            z.zero_().index_add_(1, hashed.bucket_d, x * hashed.sign_d)
-            return
-        s = z.shape[1]
-        dealt = x.index_select(1, hashed.order_d).mul_(hashed.order_sign_d)
-        z.copy_(dealt[:, :s])
-        for start in range(s, dealt.shape[1], s):
-            block = dealt[:, start : start + s]
-            z[:, : block.shape[1]].add_(block)
 
     def _slots(self, x_D: Tensor, z_S: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
         at_x = at_z = 0
@@ -121,21 +100,26 @@ class Buckets:
             yield (x.view(rows, columns), z.view(rows, s), s) if s else (x, z, 0)
             at_x, at_z = at_x + x.numel(), at_z + z.numel()
 
-    def _hash(self, at: int, columns: int, s: int, key: bytes, device: torch.device) -> Hash:
-        return draw(key + at.to_bytes(4, "little"), columns, s, self.balanced, device)
+    def _hash(self, at: int, x: Tensor, s: int, key: bytes) -> Hash:
+        return draw(key + at.to_bytes(4, "little"), x.shape[1], s, self.balanced, x.device)
 
 
-@lru_cache(maxsize=64)
-def draw(key: bytes, columns: int, s: int, balanced: bool, device: torch.device) -> Hash:
-    """S for `columns` columns and `s` buckets, from SHAKE-256 of the key: the same on every machine and version."""
-    words = numpy.frombuffer(hashlib.shake_256(key).digest(16 * columns), numpy.uint64)
-    order_d = numpy.argsort(words[:columns], kind="stable")
-    sign_d = 1.0 - 2.0 * (words[columns:] & numpy.uint64(1)).astype(numpy.float32)
-    if balanced:
-        bucket_d = numpy.empty(columns, numpy.int64)
-        bucket_d[order_d] = numpy.arange(columns) % s
-    else:
-        bucket_d = ((words[columns:] >> numpy.uint64(1)) % numpy.uint64(s)).astype(numpy.int64)
-    load_s = numpy.maximum(1, numpy.bincount(bucket_d, minlength=s)).astype(numpy.float32)
-    parts = (order_d, sign_d[order_d], bucket_d, sign_d, load_s)
-    return Hash(*(torch.from_numpy(part).to(device) for part in parts))
+def blocks(x: Tensor, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same rows of both, so many at once that they stay in the cache; a GPU takes all."""
+    rows = max(1, BLOCK // x.shape[1] if x.device.type == "cpu" else len(x))
+    yield from zip(torch.split(x, rows), torch.split(z, rows), strict=True)
+
+
+def add_up(x: Tensor, z: Tensor, hashed: Hash) -> None:
+    """Fill `z` (rows x s) with `x S`; x (rows x d) is read once, in the order in which it lies."""
+    signed = dealt = x.new_empty(0)
+    for x_B, z_B in blocks(x, z):
+        if len(signed) != len(x_B):
+            signed, dealt = torch.empty_like(x_B), torch.empty_like(z_B)
+        torch.mul(x_B, hashed.sign_d, out=signed)
+        if not hashed.layers:
+            z_B.zero_().index_add_(1, hashed.bucket_d, signed)
+            continue
+        torch.index_select(signed, 1, hashed.layers[0], out=z_B)
+        for layer in hashed.layers[1:]:
+            z_B[:, : len(layer)].add_(torch.index_select(signed, 1, layer, out=dealt[:, : len(layer)]))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from p2pfl.peer import Layout
+from p2pfl.contracts import Layout
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 Absence is normal, being behind is not absence. A neighbour is given up on for an exchange when its link is closed,
 when it is past that round already (links keep their order, so its mail can no longer come), or when it learns at
-that round or an earlier one and has made no progress for longer than a bound learned from its own slowest stretch:
-one maximum per link. A neighbour that waits itself, or measures, is not to blame as long as its beats come.
+that round or an earlier one and has made no progress for longer than a bound learned from its own slowest round:
+one maximum per link. A neighbour that waits itself or measures, as its beats say, and one whose bytes are on their way
+is not to blame for that time. Progress is a message or a later round, and nothing else: words alone buy little.
 """
 
 from __future__ import annotations
@@ -15,21 +16,25 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from p2pfl.errors import RemoteError
+from p2pfl.errors import LocalError, RemoteError
 from p2pfl.messages import Form, Mail, Message, PeerId
-from p2pfl.transport.frames import Anything, Beat, Wanted
+from p2pfl.transport.forms import Anything, size_bytes
+from p2pfl.transport.frames import Beat
 
 BEAT_S = 1.0
 FLOOR_S = 3.0
 """No neighbour is given up on sooner: a machine may hiccup."""
 START_S = 60.0
-"""The bound before anything was learned."""
+"""The bound before anything was learned, unless this peer itself is slow."""
+EXCUSE_S = 600.0
+"""For how long without progress a neighbour may say that it waits: a liar must not hold everybody for ever."""
 PATIENCE = 3.0
-"""The bound as a multiple of the slowest stretch seen."""
+"""The bound as a multiple of the slowest round seen."""
 STRIKES = 10
 """A neighbour with so many faults is no longer heard."""
 AHEAD_MESSAGES = 4
-"""How much early mail is kept of one neighbour, in messages of the largest form."""
+"""How much early mail is kept of one neighbour, in messages of the largest form, and of each kind."""
+AHEAD_ROUNDS = 1024
 
 Forms = Callable[[int], Mapping[str, Form]]
 
@@ -39,12 +44,30 @@ class _Link:
     """What is known of one neighbour. Times in seconds of the mailbox's clock."""
 
     heard_s: float
+    progress_s: float
+    excused_s: float = 0.0
+    """Of the time since its last progress: what it is not to blame for."""
+    spent_s: float = 0.0
+    """Of its round, up to its last progress: what it is to blame for."""
+    slowest_s: float = math.nan
     round: int = 0
     learning: bool = True
+    spoke: bool = False
     closed: bool = False
-    slowest_s: float = math.nan
     mail: dict[tuple[str, int], Message] = field(default_factory=dict)
     seen: set[tuple[str, int]] = field(default_factory=set)
+
+    def blamed_s(self, now_s: float) -> float:
+        return now_s - self.progress_s - self.excused_s
+
+    def progress(self, now_s: float, round: int) -> None:
+        """It is in `round` now, or still. A round in which it spoke tells how slow it can be."""
+        self.spent_s += self.blamed_s(now_s)
+        if round > self.round:
+            if self.spoke and self.round > 0:
+                self.slowest_s = max(self.spent_s, 0.0 if math.isnan(self.slowest_s) else self.slowest_s)
+            self.round, self.spent_s, self.spoke = round, 0.0, False
+        self.heard_s, self.progress_s, self.excused_s = now_s, now_s, 0.0
 
 
 class Mailbox:
@@ -60,9 +83,10 @@ class Mailbox:
         self.faults: Counter[PeerId] = Counter()
         self.waiting = False
         self._forms, self._learned, self._clock = forms, learned, clock
-        self._links = {j: _Link(clock()) for j in neighbours}
-        self._round = 0
+        self._links = {j: _Link(clock(), clock()) for j in neighbours}
+        self._round, self._since_s, self._own_s = 0, clock(), 0.0
         self._changed = asyncio.Event()
+        self._failure: Exception | None = None
 
     @property
     def round(self) -> int:
@@ -76,48 +100,50 @@ class Mailbox:
             link.mail = {key: m for key, m in link.mail.items() if key[1] >= round}
             link.seen = {key for key in link.seen if key[1] >= round}
 
-    def wanted(self, sender: PeerId, kind: str, round: int) -> Wanted:
-        """What such a message must look like; None where it is too late, or too much. Raises RemoteError."""
-        forms = self._forms(round)
+    def wanted(self, sender: PeerId, kind: str, round: int) -> Form | None:
+        """What such a message must look like; None where it is too late, too early or too much. Raises RemoteError."""
+        if not self._round <= round <= self._round + AHEAD_ROUNDS:
+            return None
+        forms, link = self._forms(round), self._links[sender]
         if kind not in forms:
             raise RemoteError(f"a {kind!r} message in round {round}: nobody sends that")
-        link = self._links[sender]
         if (kind, round) in link.seen:
             raise RemoteError(f"a second {kind!r} message for round {round}")
-        if round < self._round:
+        most = max(size_bytes(form.tensors) for form in forms.values())
+        held = sum(t.nbytes for m in link.mail.values() for t in m.tensors.values()) + size_bytes(forms[kind].tensors)
+        if held > AHEAD_MESSAGES * most or len(link.mail) >= AHEAD_MESSAGES * len(forms):
             return None
-        most = max(_size(form) for form in forms.values())
-        held = sum(t.nbytes for m in link.mail.values() for t in m.tensors.values())
-        if held + _size(forms[kind]) > AHEAD_MESSAGES * most or len(link.seen) >= 1024:
-            return None
-        link.seen.add((kind, round))
         return forms[kind]
 
     def deliver(self, sender: PeerId, said: Message | Beat) -> None:
-        """A whole message, or a sign of life, has come from `sender`."""
-        link = self._links[sender]
+        """A whole message of a wanted form, or a sign of life, has come from `sender`."""
+        link, now_s = self._links[sender], self._clock()
         if isinstance(said, Message):
-            self._progress(link, max(link.round, said.round), learning=link.learning)
-            link.mail[said.kind, said.round] = said
-        elif said.round > link.round or said.learning != link.learning:
-            self._progress(link, max(link.round, said.round), said.learning)
-        elif not said.learning:
-            link.heard_s = self._clock()
+            link.progress(now_s, max(link.round, said.round))
+            link.spoke |= said.round == link.round
+            if said.round >= self._round:
+                link.mail[said.kind, said.round] = said
+                link.seen.add((said.kind, said.round))
+        else:
+            if not link.learning and not said.learning:
+                self.arriving(sender)
+            link.heard_s, link.learning = now_s, said.learning
+            if said.round > link.round:
+                link.progress(now_s, said.round)
         self._changed.set()
 
-    def _progress(self, link: _Link, round: int, learning: bool) -> None:
-        now = self._clock()
-        if link.learning:
-            stretch_s = now - link.heard_s
-            link.slowest_s = stretch_s if math.isnan(link.slowest_s) else max(link.slowest_s, stretch_s)
-        link.heard_s, link.round, link.learning = now, round, learning
+    def arriving(self, sender: PeerId) -> None:
+        """Since it was last heard `sender` was not learning: it waited, or bytes of its mail were on their way."""
+        link, now_s = self._links[sender], self._clock()
+        link.excused_s += now_s - link.heard_s
+        link.heard_s = now_s
 
     def link(self, sender: PeerId, stands: bool) -> None:
         """The link to `sender` stands (again), or is gone."""
-        link = self._links[sender]
+        link, now_s = self._links[sender], self._clock()
         link.closed = not stands or self.struck(sender)
         if stands:
-            link.heard_s = self._clock()
+            link.heard_s, link.progress_s, link.excused_s = now_s, now_s, 0.0
         self._changed.set()
 
     def fault(self, sender: PeerId) -> None:
@@ -130,11 +156,19 @@ class Mailbox:
         """Whether `sender` broke so many rules that it is no longer heard."""
         return self.faults[sender] >= STRIKES
 
+    def fail(self, error: Exception) -> None:
+        """The bus is broken: whoever collects mail is told."""
+        self._failure = error
+        self._changed.set()
+
     async def collect(self, kind: str, round: int, expect: tuple[PeerId, ...]) -> Mail:
         """Wait for the `kind` message of `round` from each of `expect`, as long as each may still send it."""
+        self._own_s = max(self._own_s, self._clock() - self._since_s)
         self.waiting = True
         try:
             while missing := [j for j in expect if (kind, round) not in self._links[j].mail]:
+                if self._failure is not None:
+                    raise LocalError(f"the bus broke: {self._failure}") from self._failure
                 patience_s = max(self._patience_s(self._links[j], round) for j in missing)
                 if patience_s <= 0:
                     break
@@ -144,7 +178,7 @@ class Mailbox:
                 except TimeoutError:
                     continue
         finally:
-            self.waiting = False
+            self.waiting, self._since_s = False, self._clock()
         mail = {j: self._links[j].mail.pop((kind, round), None) for j in sorted(expect)}
         return {j: message for j, message in mail.items() if message is not None}
 
@@ -154,19 +188,22 @@ class Mailbox:
             return 0.0
         if not self._learned:
             return math.inf
-        bound_s = START_S if math.isnan(link.slowest_s) else max(FLOOR_S, PATIENCE * link.slowest_s)
-        return link.heard_s + bound_s - self._clock()
+        unknown_s = max(START_S, PATIENCE * self._own_s)
+        bound_s = unknown_s if math.isnan(link.slowest_s) else max(FLOOR_S, PATIENCE * link.slowest_s)
+        return min(bound_s - link.blamed_s(self._clock()), EXCUSE_S - link.excused_s)
 
 
 class Desk:
-    """In place of a mailbox where nobody waits for mail: each message is handed to `hear(sender, message)` at once."""
+    """In place of a mailbox where nobody waits: a message is handed to `hear(sender, message)` at once."""
 
-    def __init__(self, hear: Callable[[PeerId, Message], None], lost: Callable[[PeerId], None], limit_bytes: int) -> None:
+    def __init__(
+        self, hear: Callable[[PeerId, Message], None], lost: Callable[[PeerId], None], limit_bytes: int
+    ) -> None:
         self.faults: Counter[PeerId] = Counter()
         self.waiting, self.round = True, 0
         self._hear, self._lost, self._limit_bytes = hear, lost, limit_bytes
 
-    def wanted(self, sender: PeerId, kind: str, round: int) -> Wanted:
+    def wanted(self, sender: PeerId, kind: str, round: int) -> Anything:
         """Anything of bearable size."""
         return Anything(self._limit_bytes)
 
@@ -174,6 +211,9 @@ class Desk:
         """Hand it over; signs of life are not for the desk."""
         if isinstance(said, Message):
             self._hear(sender, said)
+
+    def arriving(self, sender: PeerId) -> None:
+        """Nobody waits."""
 
     def link(self, sender: PeerId, stands: bool) -> None:
         """Say so when a link is gone."""
@@ -188,6 +228,6 @@ class Desk:
         """Whether `sender` broke so many rules that it is no longer heard."""
         return self.faults[sender] >= STRIKES
 
-
-def _size(form: Form) -> int:
-    return sum(dtype.itemsize * math.prod(shape) for dtype, shape in form.tensors.values()) or 64
+    def fail(self, error: Exception) -> None:
+        """Whoever heard a message failed: the loop says so in the log, and the next message is heard."""
+        asyncio.get_running_loop().call_exception_handler({"message": "at the desk", "exception": error})

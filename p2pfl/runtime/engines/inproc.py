@@ -7,6 +7,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -35,8 +36,9 @@ class Inproc:
         lives = [_live(i, seat, plan.course(i, world), boxes, watch) for i, seat in seats.items()]
         tasks = [asyncio.ensure_future(one) for one in lives]
         stopped = asyncio.ensure_future(stop.wait())
-        everyone = asyncio.gather(*tasks)
-        await asyncio.wait([everyone, stopped], return_when=asyncio.FIRST_COMPLETED)
+        everyone: asyncio.Future[Any] = asyncio.gather(*tasks)
+        either: set[asyncio.Future[Any]] = {everyone, stopped}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         everyone.cancel()
         stopped.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

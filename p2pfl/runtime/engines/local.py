@@ -10,18 +10,20 @@ import asyncio
 import json
 import multiprocessing
 import os
-import secrets
+import resource
 import shutil
+import signal
 import sys
 import tempfile
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,6 +37,8 @@ from p2pfl.transport.zeromq import Introduction, ZeroMQBus, introduce
 NURSERY = "p2pfl.runtime.nursery"
 GRACE_S = 1.5
 """How long a peer may take to stop when asked; then it is terminated, and soon after killed."""
+LONGEST_TMPDIR = 70
+"""What the 104 bytes of a socket's path leave, p2pfl-12345678/control-10000 taken off."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,19 @@ class Local:
 
     async def run(self, plan: Plan, watch: Watcher, stop: asyncio.Event) -> None:
         """See Engine."""
-        folder = Path(tempfile.mkdtemp(prefix="p2pfl-"))
+        folder = _private_folder()
         launch = _Launch(plan, watch, folder)
         try:
             await launch.run(stop)
         finally:
             await launch.end()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _private_folder() -> Path:
+    """A new folder that only this user may enter; in /tmp where TMPDIR is too long for the path of a socket."""
+    fits = len(tempfile.gettempdir()) <= LONGEST_TMPDIR
+    return Path(tempfile.mkdtemp(prefix="p2pfl-", dir=None if fits else "/tmp"))
 
 
 @dataclass
@@ -64,17 +74,25 @@ class _Launch:
     through: set[PeerId] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def __post_init__(self) -> None:
+        desk = Desk(self.hear, lambda peer: None, CONTROL_LIMIT_BYTES)
+        self.bus = ZeroMQBus(self.plan.run, desk, self.at("launcher"))
+
     async def run(self, stop: asyncio.Event) -> None:
         world = self.plan.world()
+        _allow_many_sockets()
         self.plan.write(self.folder / FILE)
-        self.bus = ZeroMQBus(self.plan.run, Desk(self.hear, lambda j: None, CONTROL_LIMIT_BYTES), self.at("launcher"))
         tokens = {i: introduce(self.at(f"control-{peer_name(i)}"), self.bus.endpoint, b"", b"") for i in world.roles}
         with _main_hidden(), _nursery_prepares(self.folder / FILE):
             method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
             context = multiprocessing.get_context(method)
             for i in world.roles:
+                if stop.is_set():
+                    break
                 self.processes[i] = self.start(context, i, tokens[i][1])
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # Ctrl-C is heard while peers start
+                if stop.is_set():
+                    break
         self.bus.connect({i: ours for i, (ours, _) in tokens.items()})
         stopped = asyncio.ensure_future(stop.wait())
         await self.until(stopped, lambda: set(self.addresses) | self.through >= set(world.roles))
@@ -97,7 +115,8 @@ class _Launch:
         """What a peer says on its control channel."""
         if message.kind == "ready":
             endpoint, key = message.figures["endpoint"], message.figures["key"]
-            assert isinstance(endpoint, str) and isinstance(key, bytes)
+            assert isinstance(endpoint, str)
+            assert isinstance(key, bytes)
             self.addresses[i] = (endpoint, key)
             self.changed.set()
             return
@@ -122,40 +141,48 @@ class _Launch:
         code = self.processes[i].exitcode
         self.gone(i, Message("crashed", 0, figures={"traceback": f"the process ended with exit code {code}\n"}))
 
-    def introduce_all(self, links: Iterator[tuple[PeerId, PeerId]]) -> None:
+    def introduce_all(self, links: Iterable[tuple[PeerId, PeerId]]) -> None:
         """Tell each peer how to reach, and how to know, exactly its neighbours; then they may start."""
         known: dict[PeerId, dict[str, list[str]]] = {i: {} for i in self.addresses}
         for i, j in links:
             if i not in known or j not in known:
                 continue
-            to_j, to_i = introduce(self.addresses[j][0], self.addresses[i][0], self.addresses[j][1], self.addresses[i][1])
+            to_j, to_i = introduce(
+                self.addresses[j][0], self.addresses[i][0], self.addresses[j][1], self.addresses[i][1]
+            )
             known[i][str(j)] = [to_j.endpoint, to_j.show.decode(), to_j.expect.decode()]
             known[j][str(i)] = [to_i.endpoint, to_i.show.decode(), to_i.expect.decode()]
         for i, neighbours in known.items():
             text = torch.frombuffer(bytearray(json.dumps(neighbours).encode()), dtype=torch.uint8)
             self.bus.post(i, Message("go", 0, {"neighbours": text}))
 
-    async def until(self, stopped: asyncio.Future[object], done: object) -> None:
+    async def until(self, stopped: asyncio.Future[Any], done: Callable[[], bool]) -> None:
         """Wait for a condition on what peers said, or for the stop."""
-        while not done() and not stopped.done():  # type: ignore[operator]
+        while not done() and not stopped.done():
             self.changed.clear()
             waiting = asyncio.ensure_future(self.changed.wait())
             await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
 
     async def end(self) -> None:
-        """Ask every peer to stop, then make it; no process outlives the run."""
+        """Ask every peer to stop, then make it; no process outlives the run, and none of them crashed by that."""
+        self.through.update(self.processes)
         for i in self.addresses:
             self.bus.post(i, Message("stop", 0))
-        for signal_it in (None, BaseProcess.terminate, BaseProcess.kill):
-            living = [p for p in self.processes.values() if p.is_alive()]
-            for process in living if signal_it else []:
-                signal_it(process)
-            await _joined(living, GRACE_S if signal_it is None else 0.5)
+        asked: list[tuple[Callable[[BaseProcess], None], float]] = [
+            (lambda process: None, GRACE_S),
+            (BaseProcess.terminate, 0.5),
+            (BaseProcess.kill, 0.5),
+        ]
+        for insist, seconds in asked:
+            living = [process for process in self.processes.values() if process.is_alive()]
+            for process in living:
+                insist(process)
+            await _joined(living, seconds)
         for process in self.processes.values():
             asyncio.get_running_loop().remove_reader(process.sentinel)
-        if hasattr(self, "bus"):
-            await self.bus.close()
+        await self.bus.close()
+        forkserver._forkserver._stop()  # type: ignore[attr-defined] # nothing outlives the run
 
 
 async def _joined(processes: list[BaseProcess], seconds: float) -> None:
@@ -183,6 +210,26 @@ def _nursery_prepares(plan: Path) -> Iterator[None]:
     multiprocessing.set_forkserver_preload([NURSERY])
     os.environ[VARIABLE] = str(plan)
     try:
+        resource_tracker.ensure_running()  # first, since it unblocks what is blocked
+        with _ctrl_c_blocked():
+            forkserver.ensure_running()
         yield
     finally:
         del os.environ[VARIABLE]
+
+
+def _allow_many_sockets() -> None:
+    """A hub of many members needs many descriptors: take as many as the system lets this user have."""
+    if sys.platform != "win32":
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """What is started within never hears Ctrl-C, which a terminal sends to all; the launcher hears it afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

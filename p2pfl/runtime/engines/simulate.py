@@ -30,7 +30,7 @@ class Simulate:
             stage.lives[i] = life(world.seat(i), plan.course(i, world))
             stage.ready.append((i, None))
             watch(i, Message("seated", 0, figures={"device": world.device(i)}))
-        while stage.turn() and not stop.is_set():
+        while stage.turn() and not stop.is_set():  # noqa: ASYNC110 - it works, it does not wait
             await asyncio.sleep(0)  # Ctrl-C and the screen have their turn
 
 

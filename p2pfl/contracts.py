@@ -1,0 +1,159 @@
+"""What the parts of a peer promise each other: the protocols, and the plain values that they speak of.
+
+Shapes: D parameters, S numbers on the wire, K messages received.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+import pydantic
+import torch
+from torch import Tensor
+
+from p2pfl.messages import Mail, Message, PeerId
+from p2pfl.seeds import Seeds
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One parameter tensor within the flat vector; `output` says that it belongs to the output layer."""
+
+    name: str
+    shape: tuple[int, ...]
+    output: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return int(torch.Size(self.shape).numel())
+
+
+Layout = tuple[Slot, ...]
+"""How the flat parameter vector is laid out: the slots in order, without gaps."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a peer's own steps are taken: SGD with momentum and weight decay, as in torch.optim.SGD."""
+
+    batch: Annotated[int, pydantic.Field(gt=0)] = 32
+    lr: Annotated[float, pydantic.Field(gt=0)] = 0.1
+    momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, pydantic.Field(ge=0)] = 0.0
+    local_steps: Annotated[int, pydantic.Field(gt=0)] | None = None
+    local_epochs: Annotated[int, pydantic.Field(gt=0)] | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.local_steps is not None and self.local_epochs is not None:
+            raise ValueError("local_steps and local_epochs exclude each other: give one")
+
+    def steps(self, examples: int) -> int:
+        """Steps a round, of a peer that holds so many examples; 1 when neither option is given."""
+        if self.local_epochs is None:
+            return self.local_steps or 1
+        return self.local_epochs * -(-examples // self.batch)
+
+
+class Pair(Protocol):
+    """A pair of linear maps on the flat parameter vector, bound to one layout. Pure; any device."""
+
+    @property
+    def size(self) -> int:
+        """S: how many numbers travel."""
+
+    def down(self, x_D: Tensor, key: bytes) -> Tensor:
+        """The sketch `x S` of a vector, of S numbers."""
+
+    def up(self, z_S: Tensor, key: bytes) -> Tensor:
+        """Its transpose `z S^T`, of D numbers: E[up(down(x))] = x."""
+
+    def pull(self, z_S: Tensor, key: bytes) -> Tensor:
+        """`up`, damped so that `x + pull(down(y) - down(x))` never overshoots y in norm."""
+
+
+class Sketch(Protocol):
+    """How parameters travel."""
+
+    @property
+    def keyed(self) -> bool:
+        """Whether its maps depend on a key; without one, `key` is empty everywhere."""
+
+    def bind(self, layout: Layout) -> Pair:
+        """The maps for parameters of this layout."""
+
+
+class Aggregator(Protocol):
+    """How a peer merges what it is sent: always differences, seen from its own parameters."""
+
+    def merge(self, rows_KD: Sequence[Tensor], weights_K: Sequence[float]) -> Tensor:
+        """The step of D numbers that K >= 1 differences with these weights amount to; rows are not altered."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What some steps of training came to. `x_D` is the new point of `steps`, the displacement of `step`."""
+
+    x_D: Tensor
+    m_D: Tensor | None
+    loss: float
+
+
+class Task(Protocol):
+    """A model and one peer's data, as functions of the flat parameter vector."""
+
+    layout: Layout
+    device: torch.device
+    examples: int
+
+    def start(self, seeds: Seeds) -> Tensor:
+        """Initial parameters, D numbers, on the task's device."""
+
+    def steps(
+        self, x: Tensor, m: Tensor | None, first: int, count: int, pair: Pair | None = None, key: bytes = b""
+    ) -> Trained:
+        """`count` steps of SGD from `x`, the `first`-th batch first (batches count from 0 over the whole run).
+
+        With a `pair`, `x` are the S numbers of a sketch: the loss is taken at `up(x)`, by the chain rule its
+        gradient in x is `down(gradient)`. Neither `x` nor `m` (momentum; None: start anew) is altered.
+        The loss is the mean over the steps, nan when count is 0.
+        """
+
+    def step(self, x_D: Tensor, m_D: Tensor | None, at: int) -> Trained:
+        """The displacement `-lr * gradient` (or momentum) of the `at`-th batch, taken at `x_D`, not yet added.
+
+        It is a new tensor, which the caller may alter.
+        """
+
+    def evaluate(self, x_D: Tensor, split: str) -> dict[str, float]:
+        """`accuracy` (share of right answers) and `loss` on the `validation` or `test` split."""
+
+
+class Bus(Protocol):
+    """Carries messages to neighbours; one contract, whatever carries them."""
+
+    @property
+    def sent_bytes(self) -> Mapping[PeerId, int]:
+        """Bytes that went onto the wire, envelopes included, by neighbour."""
+
+    @property
+    def faults(self) -> Mapping[PeerId, int]:
+        """Rules broken, by neighbour."""
+
+    def at(self, round: int, learning: bool = True) -> None:
+        """Say which round this peer works on: mail for earlier ones is no longer kept.
+
+        With `learning` false it measures: nobody should blame it for being slow.
+        """
+
+    def post(self, to: PeerId, message: Message) -> None:
+        """Send a message to a neighbour; returns at once, and drops it when the link is closed."""
+
+    async def collect(self, kind: str, round: int, expect: tuple[PeerId, ...]) -> Mail:
+        """Wait for the `kind` message of `round` from each of `expect`, as long as each may still send it."""
+
+    async def close(self) -> None:
+        """Send what was posted, then leave nothing behind."""

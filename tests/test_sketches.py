@@ -1,0 +1,308 @@
+"""Sketches: what every pair of maps keeps to, and that CountSketch is the matrix that the papers define.
+
+Shapes: D parameters, S numbers on the wire, d columns, s buckets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from p2pfl import plugins
+from p2pfl.contracts import Layout, Pair, Sketch, Slot
+from p2pfl.sketches import _hashing
+from p2pfl.sketches._hashing import Hash, draw
+from p2pfl.sketches.countsketch import CountSketch
+
+CPU = torch.device("cpu")
+BUCKETS = [0, 0, 4, 1, 0, 3, 1, 3, 2, 2, 4, 1]
+SIGNS = [1.0, 1.0, -1.0, 1.0, 1.0, -1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0]
+WIDE = "64c29f95254036e4"
+"""What key and width give, written down once and for all."""
+KEYS = [bytes([number]) * 16 for number in range(4)]
+MLP: Layout = (
+    Slot("hidden.weight", (6, 20)),
+    Slot("hidden.bias", (6,)),
+    Slot("output.weight", (3, 6), output=True),
+    Slot("output.bias", (3,), output=True),
+)
+ODD: Layout = (Slot("conv.weight", (4, 3, 3, 3)), Slot("conv.bias", (4,)), Slot("thin.weight", (5, 1)))
+TALL: Layout = (Slot("tall.weight", (2300, 131)), Slot("output.weight", (2, 2), output=True))
+LAYOUTS = {"mlp": MLP, "odd": ODD, "tall": TALL}
+OPTIONS = {
+    "countsketch": [
+        {},
+        {"ratio": 0.3},
+        {"ratio": 1.0},
+        {"ratio": 1e-6},
+        {"ratio": 0.02},
+        {"balanced": False},
+        {"ratio": 0.3, "balanced": False},
+        {"ratio": 1e-6, "balanced": False},
+    ]
+}
+CASES = [
+    pytest.param((name, options), id=f"{name} {options}")
+    for name in plugins.names("sketches")
+    for options in OPTIONS.get(name, [{}])
+]
+
+
+@pytest.fixture(params=CASES)
+def sketch(request: pytest.FixtureRequest) -> Sketch:
+    name, options = request.param
+    built: Sketch = plugins.build("sketches", name, options)
+    return built
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> Layout:
+    return LAYOUTS[request.param]
+
+
+def numbers(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def size_of(layout: Layout) -> int:
+    return sum(slot.size for slot in layout)
+
+
+def keys_for(sketch: Sketch) -> list[bytes]:
+    return KEYS if sketch.keyed else [b""]
+
+
+# What every sketch keeps to
+
+
+def test_up_is_the_transpose_of_down(sketch: Sketch, layout: Layout) -> None:
+    pair = sketch.bind(layout)
+    x_D, z_S = numbers(size_of(layout)), numbers(pair.size, seed=1)
+    for key in keys_for(sketch):
+        assert pair.down(x_D, key).shape == (pair.size,)
+        assert pair.up(z_S, key).shape == x_D.shape
+        torch.testing.assert_close(pair.down(x_D, key) @ z_S, x_D @ pair.up(z_S, key))
+
+
+def test_all_maps_are_linear(sketch: Sketch, layout: Layout) -> None:
+    pair = sketch.bind(layout)
+    key = keys_for(sketch)[0]
+    for go, size in ((pair.down, size_of(layout)), (pair.up, pair.size), (pair.pull, pair.size)):
+        a, b = numbers(size), numbers(size, seed=1)
+        torch.testing.assert_close(go(2.5 * a - 0.5 * b, key), 2.5 * go(a, key) - 0.5 * go(b, key))
+
+
+def test_pull_after_down_is_an_orthogonal_projection(sketch: Sketch, layout: Layout) -> None:
+    pair = sketch.bind(layout)
+    a_D, b_D = numbers(size_of(layout)), numbers(size_of(layout), seed=1)
+    for key in keys_for(sketch):
+        pa_D, pb_D = (pair.pull(pair.down(x_D, key), key) for x_D in (a_D, b_D))
+        torch.testing.assert_close(pair.pull(pair.down(pa_D, key), key), pa_D)
+        torch.testing.assert_close(pa_D @ b_D, a_D @ pb_D)
+        assert pa_D.norm() <= a_D.norm() * (1 + 1e-12)
+
+
+def test_a_pull_towards_another_vector_never_goes_beyond_it(sketch: Sketch, layout: Layout) -> None:
+    pair = sketch.bind(layout)
+    x_D, y_D = numbers(size_of(layout)), numbers(size_of(layout), seed=1)
+    for key in keys_for(sketch):
+        moved_D = x_D + pair.pull(pair.down(y_D, key) - pair.down(x_D, key), key)
+        assert (y_D - moved_D).norm() <= (y_D - x_D).norm()
+        assert (moved_D - x_D).norm() <= (y_D - x_D).norm() * (1 + 1e-12)
+
+
+def test_a_sketch_is_a_function_of_its_key(sketch: Sketch, layout: Layout) -> None:
+    x_D = numbers(size_of(layout)).float()
+    for key in keys_for(sketch):
+        once = sketch.bind(layout).down(x_D, key)
+        draw.cache_clear()
+        again = sketch.bind(layout).down(x_D.clone(), key)
+        assert torch.equal(once, again)
+    sketched = [sketch.bind(layout).down(x_D, key) for key in keys_for(sketch)]
+    assert not any(torch.equal(sketched[0], other) for other in sketched[1:])
+
+
+def test_nothing_given_is_altered_and_dtypes_stay(sketch: Sketch, layout: Layout) -> None:
+    pair = sketch.bind(layout)
+    key = keys_for(sketch)[0]
+    for dtype in (torch.float32, torch.float64):
+        for go, size in ((pair.down, size_of(layout)), (pair.up, pair.size), (pair.pull, pair.size)):
+            given = numbers(size).to(dtype)
+            before = given.clone()
+            assert go(given, key).dtype == dtype
+            assert torch.equal(given, before)
+
+
+def test_biases_and_the_output_layer_travel_whole(sketch: Sketch, layout: Layout) -> None:
+    pair = sketch.bind(layout)
+    key = keys_for(sketch)[0]
+    whole_D = torch.cat(
+        [torch.full((slot.size,), float(slot.output or len(slot.shape) < 2), dtype=torch.float64) for slot in layout]
+    )
+    x_D = numbers(size_of(layout))
+    for go in (pair.up, pair.pull):
+        torch.testing.assert_close(go(pair.down(x_D, key), key) * whole_D, x_D * whole_D, rtol=0, atol=0)
+
+
+def test_a_sketch_never_enlarges(sketch: Sketch, layout: Layout) -> None:
+    assert 0 < sketch.bind(layout).size <= size_of(layout)
+
+
+def test_a_row_of_a_matrix_is_sketched_alike_in_every_matrix_height(sketch: Sketch) -> None:
+    rows_RD = numbers(3000 * 90).view(3000, 90)  # more numbers than are worked on at once
+    tall, flat = (sketch.bind((Slot("w", (rows, 90)),)) for rows in (3000, 1))
+    key = keys_for(sketch)[0]
+    sketched = tall.down(rows_RD.flatten(), key).view(3000, -1)
+    for row in (0, 1, 1456, 2912, 2999):
+        assert torch.equal(sketched[row], flat.down(rows_RD[row], key))
+        assert torch.equal(tall.up(sketched.flatten(), key).view(3000, 90)[row], flat.up(sketched[row], key))
+
+
+# CountSketch
+
+
+def dense(pair: Pair, go: Callable[[Tensor, bytes], Tensor], count: int, key: bytes) -> Tensor:
+    """The matrix of a linear map, from what it does to every unit vector: one row each."""
+    return torch.stack([go(unit, key) for unit in torch.eye(count, dtype=torch.float64)])
+
+
+def matrix_of(hashed: Hash, s: int) -> Tensor:
+    """S as the paper writes it, d x s: row i is zero but for a sign at one bucket."""
+    s_ds = torch.zeros(len(hashed.sign_d), s, dtype=torch.float64)
+    for i, (bucket, sign) in enumerate(zip(hashed.bucket_d.tolist(), hashed.sign_d.tolist(), strict=True)):
+        s_ds[i, bucket] = sign
+    return s_ds
+
+
+def by_hand(key: bytes, slot: int, d: int, s: int) -> Tensor:
+    """The balanced S in plain Python, from the first principles that its docstrings state."""
+    text = hashlib.shake_256(key + struct.pack("<I", slot)).digest(8 * d)
+    words = struct.unpack(f"<{d}Q", text)
+    room = d.bit_length()
+    deck = sorted(range(d), key=lambda i: (words[i] >> room, i))
+    s_ds = torch.zeros(d, s, dtype=torch.float64)
+    for place, i in enumerate(deck):
+        s_ds[i, place % s] = -1.0 if words[i] & 1 else 1.0
+    return s_ds
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+@pytest.mark.parametrize(("d", "s"), [(20, 10), (25, 12), (7, 3), (9, 1), (40, 1), (100, 3), (6, 6), (1, 1)])
+def test_down_up_and_pull_are_products_with_the_explicit_matrix(d: int, s: int, balanced: bool) -> None:
+    pair = CountSketch(ratio=s / d, balanced=balanced).bind((Slot("w", (3, d)),))
+    assert pair.size == 3 * s
+    w, z = numbers(3 * d).view(3, d), numbers(3 * s, seed=1).view(3, s)
+    for key in KEYS:
+        s_ds = matrix_of(draw(key + bytes(4), d, s, balanced, CPU), s)
+        load_s = s_ds.abs().sum(0).clamp(min=1)
+        torch.testing.assert_close(pair.down(w.flatten(), key).view(3, s), w @ s_ds)
+        torch.testing.assert_close(pair.up(z.flatten(), key).view(3, d), z @ s_ds.T)
+        torch.testing.assert_close(pair.pull(z.flatten(), key).view(3, d), (z / load_s) @ s_ds.T)
+
+
+def test_a_balanced_matrix_is_the_one_that_plain_python_draws() -> None:
+    pair = CountSketch(ratio=0.4).bind((Slot("a", (1, 50)), Slot("b", (1, 31))))
+    s_A, s_B = torch.split(dense(pair, pair.up, pair.size, KEYS[1]).T, [50, 31])
+    assert torch.equal(s_A[:, :20], by_hand(KEYS[1], 0, 50, 20))
+    assert torch.equal(s_B[:, 20:], by_hand(KEYS[1], 1, 31, 12))
+
+
+def test_the_matrix_of_a_key_is_the_same_on_every_machine_and_library_version() -> None:
+    drawn = draw(b"p2pfl", 12, 5, True, CPU)
+    assert drawn.bucket_d.tolist() == BUCKETS
+    assert drawn.sign_d.tolist() == SIGNS
+    wide = draw(bytes(20), 25088, 12544, True, CPU)
+    text = wide.bucket_d.numpy().astype("<i4").tobytes() + wide.sign_d.numpy().astype("<i4").tobytes()
+    assert hashlib.sha256(text).hexdigest()[:16] == WIDE
+
+
+@pytest.mark.parametrize(("d", "s"), [(20, 10), (25, 12), (7, 3), (9, 1), (784, 392), (33, 33)])
+def test_balanced_loads_differ_by_at_most_one(d: int, s: int) -> None:
+    for key in KEYS:
+        load_s = matrix_of(draw(key, d, s, True, CPU), s).abs().sum(0)
+        assert load_s.max() - load_s.min() <= 1
+        assert load_s.sum() == d
+
+
+def test_where_s_divides_d_a_pull_is_s_over_d_times_up() -> None:
+    pair = CountSketch(ratio=0.25).bind((Slot("w", (2, 20)),))
+    z_S = numbers(pair.size)
+    torch.testing.assert_close(pair.pull(z_S, KEYS[0]), 0.25 * pair.up(z_S, KEYS[0]))
+
+
+def test_at_ratio_one_nothing_is_lost() -> None:
+    pair = CountSketch(ratio=1.0).bind(ODD)
+    x_D = numbers(size_of(ODD)).float()
+    assert torch.equal(pair.up(pair.down(x_D, KEYS[0]), KEYS[0]), x_D)
+
+
+def test_convolutions_are_sketched_along_channel_and_kernel_together() -> None:
+    as_kernel = CountSketch().bind((Slot("conv.weight", (4, 3, 3, 3)),))
+    as_matrix = CountSketch().bind((Slot("conv.weight", (4, 27)),))
+    x_D = numbers(108)
+    assert as_kernel.size == 4 * 14
+    assert torch.equal(as_kernel.down(x_D, KEYS[0]), as_matrix.down(x_D, KEYS[0]))
+
+
+def test_two_matrices_of_one_width_are_hashed_apart() -> None:
+    pair = CountSketch().bind((Slot("a", (1, 40)), Slot("b", (1, 40))))
+    a_S, b_S = pair.down(numbers(40).repeat(2), KEYS[0]).chunk(2)
+    assert not torch.equal(a_S, b_S)
+
+
+def test_few_wide_buckets_give_what_many_layers_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = CountSketch(ratio=0.1).bind((Slot("w", (5, 300)),))
+    x_D = numbers(1500)
+    layered = pair.down(x_D, KEYS[0])
+    draw.cache_clear()
+    monkeypatch.setattr(_hashing, "LAYERS", 0)
+    torch.testing.assert_close(pair.down(x_D, KEYS[0]), layered)
+    draw.cache_clear()
+
+
+# What the papers prove, over many keys: means within six of their standard errors
+
+
+def products(d: int, s: int, balanced: bool, draws: int) -> Tensor:
+    """S S^T of many keys: draws x d x d."""
+    matrices = [matrix_of(draw(struct.pack("<Q", n), d, s, balanced, CPU), s) for n in range(draws)]
+    s_Nds = torch.stack(matrices)
+    return s_Nds @ s_Nds.transpose(1, 2)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+@pytest.mark.parametrize(("d", "s"), [(8, 4), (7, 3)])
+def test_the_expectation_of_s_s_transposed_is_the_identity(d: int, s: int, balanced: bool) -> None:
+    draws = 3000
+    mean_dd = products(d, s, balanced, draws).mean(0)
+    assert torch.equal(mean_dd.diagonal(), torch.ones(d, dtype=torch.float64))
+    chance = 1 / s if not balanced else sum(q * (q - 1) for q in loads(d, s)) / (d * (d - 1))
+    assert (mean_dd - torch.eye(d)).abs().max() < 6 * (chance / draws) ** 0.5
+
+
+def loads(d: int, s: int) -> list[int]:
+    return [d // s + (bucket < d % s) for bucket in range(s)]
+
+
+def lemma_5(a_d: Tensor, b_d: Tensor, share: float) -> float:
+    """sum over k != l of a_k^2 b_l^2 + a_k b_k a_l b_l, times the chance that k and l share a bucket."""
+    d = len(a_d)
+    pairs = [(k, m) for k in range(d) for m in range(d) if k != m]
+    return share * sum(float(a_d[k] ** 2 * b_d[m] ** 2 + a_d[k] * b_d[k] * a_d[m] * b_d[m]) for k, m in pairs)
+
+
+def test_the_variance_is_that_of_lemma_5_and_balanced_about_half() -> None:
+    d, s, draws = 12, 6, 4000
+    a_d, b_d = numbers(d), numbers(d, seed=1)
+    found = {}
+    for balanced, share in ((False, 1 / s), (True, sum(q * (q - 1) for q in loads(d, s)) / (d * (d - 1)))):
+        errors_N = (products(d, s, balanced, draws) @ b_d @ a_d - a_d @ b_d) ** 2
+        standard_error = float(errors_N.std()) / draws**0.5
+        assert abs(float(errors_N.mean()) - lemma_5(a_d, b_d, share)) < 6 * standard_error
+        found[balanced] = float(errors_N.mean())
+    assert 0.4 < found[True] / found[False] < 0.7  # (q - 1) / (d - 1) against 1 / s: 0.545
