@@ -41,6 +41,9 @@ class Verbs(click.Group):
         except P2PFLError as error:
             click.echo(str(error), err=True)
             ctx.exit(2 if isinstance(error, ScenarioError) else 3)
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            ctx.exit(130)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

@@ -141,7 +141,13 @@ def living(
 
 def world(training: Mapping[str, Any], **settings: Any) -> World:
     """A world of a few peers that read digits with a small network."""
-    chosen = {"name": "twin", "seed": 5, "model": {"mlp": {"hidden": [6]}}, "training": dict(training), **settings}
+    chosen = {
+        "name": "twin",
+        "seed": 5,
+        "model": {"mlp": {"hidden": [6]}},
+        "training": {"device": "cpu", **training},
+        **settings,
+    }
     made = Plan(read := scenario.read(chosen), Seeds.of(read.seed).root, bytes(8)).world()
     torch.set_num_threads(1)
     return made

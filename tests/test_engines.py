@@ -57,7 +57,8 @@ SKETCHES = {"dense": "dense", "sketched": {"countsketch": {"ratio": 0.5}}}
 
 
 def run(out: Path, settings: Mapping[str, Any], **more: Any) -> Record:
-    return launch.run(scenario.read({**SMALL, **settings, **more}), out)
+    merged = {**SMALL, **settings, **more}
+    return launch.run(scenario.read(merged, ["training.device=cpu"]), out)
 
 
 def rows(record: Record) -> list[dict[str, Any]]:

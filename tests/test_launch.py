@@ -153,7 +153,7 @@ def test_a_run_leaves_its_whole_folder_and_says_where(place: Place) -> None:
     assert (figures["engine"], figures["peers"], figures["rounds"]) == ("local", 3, 4)
     assert {"accuracy", "loss", "bytes", "startup_s", "round_s", "wall_s", "peer_memory_mb"} <= figures.keys()
     assert (figures["faults"], figures["absent"]) == ({}, {})
-    assert [path.name for path in place.path.iterdir()] == ["t", "out"] or {"t", "out"} == set(os.listdir(place.path))
+    assert set(os.listdir(place.path)) == {"t", "out"}
     place.assert_left_alone()
 
 
@@ -258,7 +258,7 @@ def test_a_launcher_that_is_killed_takes_every_peer_and_socket_along(place: Plac
 
 
 def test_a_peer_that_is_killed_from_outside_is_named_and_the_others_finish(place: Place) -> None:
-    running = place.launch("--out", "out", "--set", "rounds=300", "--set", "evaluate.every=5")
+    running = place.launch("--out", "out", "--set", "rounds=100", "--set", "evaluate.every=5")
     running.wait_for(r"^round 5/")
     server = next(child for child in psutil.Process(running.process.pid).children() if len(child.children()) >= 8)
     server.children()[4].kill()
@@ -268,7 +268,7 @@ def test_a_peer_that_is_killed_from_outside_is_named_and_the_others_finish(place
     assert len(named) == 1
     assert f"crashed: peer {named[0]}; the traceback is in out/log.txt" in ended.out
     assert f"peer {named[0]}: the process ended with exit code -9" in (place.path / "out" / "log.txt").read_text()
-    through = {row["peer"] for row in rows(place.path / "out") if row["round"] == 300 and "test_accuracy" in row}
+    through = {row["peer"] for row in rows(place.path / "out") if row["round"] == 100 and "test_accuracy" in row}
     assert through == set(range(8)) - {int(named[0])}
     place.assert_left_alone()
 

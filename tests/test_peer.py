@@ -127,7 +127,7 @@ def test_parameters_that_are_not_finite_end_in_an_error_that_names_the_learning_
         lambda: me.step(torch.zeros(D), None, 1),
     ):
         with pytest.raises(LocalError, match=r"lower training\.lr, which is 0\.5"):
-            go()
+            go()  # type: ignore[no-untyped-call]
 
 
 def test_large_parameters_are_finite_even_where_their_sum_is_not() -> None:

@@ -20,6 +20,7 @@ import psutil
 import torch
 
 from p2pfl.messages import Figure, Message, PeerId
+from p2pfl.runtime import slices
 from p2pfl.runtime.drive import ScriptedDeath, drive
 from p2pfl.runtime.life import life
 from p2pfl.runtime.plan import FILE, opened
@@ -111,7 +112,7 @@ async def _learn(folder: Path, me: PeerId, channel: ZeroMQBus, endpoint: str, wo
         say(Message("seated", 0, figures={"device": world.device(me), "pid": os.getpid()}))
         say(Message("ready", 0, figures={"endpoint": bus.endpoint, "key": bus.key}))
         bus.connect(_introductions(await word.go))
-        await drive(life(seat, plan.course(me, world)), bus, say, ThreadPoolExecutor(1, f"peer {me}"))
+        await drive(life(seat, plan.course(me, world)), bus, say, ThreadPoolExecutor(1, f"peer {me}", slices.take_long))
         say(Message("left", plan.settings.rounds, figures=_farewell(bus)))
         await word.stop.wait()
         await bus.close()

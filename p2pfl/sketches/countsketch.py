@@ -12,7 +12,7 @@ onto the range of S, whatever the loads; where s divides d_in this is s/d_in tim
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -104,10 +104,12 @@ class Buckets:
         return draw(key + at.to_bytes(4, "little"), x.shape[1], s, self.balanced, x.device)
 
 
-def blocks(x: Tensor, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def blocks(x: Tensor, z: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
     """The same rows of both, so many at once that they stay in the cache; a GPU takes all."""
-    rows = max(1, BLOCK // x.shape[1] if x.device.type == "cpu" else len(x))
-    yield from zip(torch.split(x, rows), torch.split(z, rows), strict=True)
+    if x.numel() <= BLOCK or x.device.type != "cpu":
+        return ((x, z),)
+    rows = max(1, BLOCK // x.shape[1])
+    return zip(torch.split(x, rows), torch.split(z, rows), strict=True)
 
 
 def add_up(x: Tensor, z: Tensor, hashed: Hash) -> None:

@@ -51,6 +51,7 @@ class ZeroMQBus:
         self.curve = zmq.curve_keypair() if endpoint.startswith("tcp:") else None
         self.key: bytes = self.curve[0] if self.curve else b""
         self.context = zmq.Context()
+        self.context.linger = 0  # whatever becomes of this bus, nobody hangs on it
         self.context.set(zmq.MAX_SOCKETS, min(65535, int(self.context.get(zmq.SOCKET_LIMIT))))
         self._run, self._mailbox, self._learning, self._numbers = run, mailbox, True, 0
         self.loop = asyncio.get_running_loop()
@@ -108,15 +109,15 @@ class ZeroMQBus:
         assert isinstance(self._mailbox, Mailbox), "nobody waits at a desk"
         return await self._mailbox.collect(kind, round, expect)
 
-    async def close(self) -> None:
-        """See Bus. Takes FLUSH_S at most."""
-        until_s = self.loop.time() + FLUSH_S
+    async def close(self, flush_s: float = FLUSH_S) -> None:
+        """See Bus. Takes `flush_s` at most."""
+        until_s = self.loop.time() + flush_s
         if self._beats is not None:
             self._beats.cancel()
         flushed = asyncio.gather(*(line.outbox.empty.wait() for line in self._lines.values()))
         try:
             with suppress(TimeoutError):
-                await asyncio.wait_for(flushed, FLUSH_S)
+                await asyncio.wait_for(flushed, flush_s)
         finally:
             for line in self._lines.values():
                 line.close(linger_s=max(0.0, until_s - self.loop.time()))

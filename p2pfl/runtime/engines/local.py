@@ -21,12 +21,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess, current_process
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from p2pfl.errors import LocalError
 from p2pfl.messages import Message, PeerId, peer_name
 from p2pfl.runtime import child
 from p2pfl.runtime.child import CONTROL_LIMIT_BYTES
@@ -38,7 +40,7 @@ NURSERY = "p2pfl.runtime.nursery"
 GRACE_S = 1.5
 """How long a peer may take to stop when asked; then it is terminated, and soon after killed."""
 LONGEST_TMPDIR = 70
-"""What the 104 bytes of a socket's path leave, p2pfl-12345678/control-10000 taken off."""
+"""What the 104 bytes of a socket's path leave, /p2pfl-12345678/listener-12345678 taken off."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,11 @@ class _Launch:
         with _main_hidden(), _nursery_prepares(self.folder / FILE):
             method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
             context = multiprocessing.get_context(method)
+            stopped = asyncio.ensure_future(stop.wait())
             for i in world.roles:
-                if stop.is_set():
-                    break
-                self.processes[i] = self.start(context, i, tokens[i][1])
-                await asyncio.sleep(0)  # Ctrl-C is heard while peers start
-                if stop.is_set():
-                    break
+                if not stopped.done():
+                    await self.start(context, i, tokens[i][1], stopped)
         self.bus.connect({i: ours for i, (ours, _) in tokens.items()})
-        stopped = asyncio.ensure_future(stop.wait())
         await self.until(stopped, lambda: set(self.addresses) | self.through >= set(world.roles))
         self.introduce_all(world.graph.edges)
         await self.until(stopped, lambda: self.through >= set(world.roles))
@@ -103,13 +101,29 @@ class _Launch:
     def at(self, name: str) -> str:
         return f"ipc://{self.folder / name}"
 
-    def start(self, context: multiprocessing.context.BaseContext, i: PeerId, launcher: Introduction) -> BaseProcess:
+    async def start(
+        self, context: BaseContext, i: PeerId, launcher: Introduction, stopped: asyncio.Future[Any]
+    ) -> None:
+        """Start a peer. The first waits until the fork server is prepared, which must not hold Ctrl-C up."""
         endpoint = "tcp://127.0.0.1:*" if self.plan.settings.transport == "tcp" else self.at(f"peer-{peer_name(i)}")
         arguments = (str(self.folder), i, launcher, self.at(f"control-{peer_name(i)}"), endpoint)
-        process = context.Process(target=child.live, args=arguments, name=f"peer {peer_name(i)}", daemon=True)  # type: ignore[attr-defined]
-        process.start()
-        asyncio.get_running_loop().add_reader(process.sentinel, partial(self.exited, i))
-        return process  # type: ignore[no-any-return]
+        process: BaseProcess = context.Process(  # type: ignore[attr-defined]
+            target=child.live, args=arguments, name=f"peer {peer_name(i)}", daemon=True
+        )
+        loop = asyncio.get_running_loop()
+        starting = loop.run_in_executor(None, process.start)
+        await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+        if stopped.done() and not self.processes and server is not None:
+            os.kill(server, signal.SIGKILL)
+        try:
+            await starting
+        except (EOFError, OSError):
+            if not stopped.done():
+                raise LocalError("the process that peers are forked from has died") from None
+            return
+        self.processes[i] = process
+        loop.add_reader(process.sentinel, partial(self.exited, i))
 
     def hear(self, i: PeerId, message: Message) -> None:
         """What a peer says on its control channel."""
@@ -181,7 +195,7 @@ class _Launch:
             await _joined(living, seconds)
         for process in self.processes.values():
             asyncio.get_running_loop().remove_reader(process.sentinel)
-        await self.bus.close()
+        await self.bus.close(flush_s=0.0)  # nobody is left to read
         forkserver._forkserver._stop()  # type: ignore[attr-defined] # nothing outlives the run
 
 
@@ -209,12 +223,19 @@ def _nursery_prepares(plan: Path) -> Iterator[None]:
     forkserver._forkserver._stop()  # type: ignore[attr-defined] # one that prepared for another plan
     multiprocessing.set_forkserver_preload([NURSERY])
     os.environ[VARIABLE] = str(plan)
+    kept = current_process()._config  # type: ignore[attr-defined]
+    elsewhere = kept.get("tempdir")
+    kept["tempdir"] = str(plan.parent)  # where the server's own socket will lie
     try:
         resource_tracker.ensure_running()  # first, since it unblocks what is blocked
-        with _ctrl_c_blocked():
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a terminal sends Ctrl-C to all
+        try:
             forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         yield
     finally:
+        kept["tempdir"] = elsewhere
         del os.environ[VARIABLE]
 
 
@@ -223,13 +244,3 @@ def _allow_many_sockets() -> None:
     if sys.platform != "win32":
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-@contextmanager
-def _ctrl_c_blocked() -> Iterator[None]:
-    """What is started within never hears Ctrl-C, which a terminal sends to all; the launcher hears it afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,73 @@
+"""Every scenario that ships is valid, is named in the ledger, runs where its data are, and keeps its promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import p2pfl
+from p2pfl import scenario
+from p2pfl.errors import ScenarioError
+from p2pfl.scenario import Scenario, read, shipped
+
+LEDGER = Path(__file__).parent.parent / "scenarios" / "README.md"
+MODES = {"quickstart": "dpsgd", "mnist_gossip": "dpsgd", "mnist_star": "fedavg", "mnist_leader_follower": "leasgd"}
+
+
+def opened(name: str) -> Scenario:
+    """The scenario of that name, if its data are on this machine."""
+    try:
+        return read(name)
+    except ScenarioError as error:
+        if "P2PFL_DATA" in str(error):
+            pytest.skip(f"needs data: {error}")
+        raise
+
+
+def test_there_is_a_quickstart_and_one_for_each_mode() -> None:
+    assert MODES.keys() <= shipped().keys()
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_scenario_is_valid_and_named_like_its_file(name: str) -> None:
+    settings = opened(name)
+    assert settings.name == name.rpartition("/")[2]
+    assert settings.seed is not None
+    assert settings.algorithm.name == MODES.get(name, settings.algorithm.name)
+    assert scenario.graph(settings)
+    first_line = shipped()[name].read_text().splitlines()[0]
+    assert first_line.startswith("# "), "a scenario says first what it is"
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_scenario_runs(name: str, tmp_path: Path) -> None:
+    opened(name)
+    record = p2pfl.launch(name, tmp_path / "out", ["rounds=2", "engine=simulate"])
+    assert record.crashed == ()
+    assert record.summary["rounds"] == 2
+    assert record.summary["accuracy"]["mean"] > 0.2  # guessing is 0.1
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_ledger_names_every_scenario_and_how_to_run_it(name: str) -> None:
+    ledger = LEDGER.read_text()
+    assert f"`{name}`" in ledger
+    assert f"p2pfl launch {name}" in ledger
+
+
+@pytest.mark.parametrize("seed", [7, 1, 2])
+def test_the_quickstart_keeps_its_promise(seed: int, tmp_path: Path) -> None:
+    settings = read("quickstart")
+    assert (settings.peers, settings.topology.name, settings.algorithm.name) == (8, "ring", "dpsgd")
+    assert (settings.data.name, settings.sketch.value.ratio) == ("digits", 0.5)
+    record = p2pfl.launch("quickstart", tmp_path / "out", [f"seed={seed}", "engine=simulate"])
+    assert record.summary["accuracy"]["mean"] >= 0.92
+    assert record.summary["bytes"]["minimum_per_peer_round"] < 0.6 * 2 * 4 * record.summary["parameters"]
+
+
+def test_modes_on_mnist_differ_in_nothing_but_the_mode() -> None:
+    gossip, star, pairs = (opened(name) for name in ("mnist_gossip", "mnist_star", "mnist_leader_follower"))
+    for same in ("seed", "peers", "rounds", "init", "data", "partition", "model", "sketch", "evaluate"):
+        assert getattr(gossip, same) == getattr(star, same) == getattr(pairs, same), same
