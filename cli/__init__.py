@@ -41,6 +41,9 @@ class Verbs(click.Group):
         except P2PFLError as error:
             click.echo(str(error), err=True)
             ctx.exit(2 if isinstance(error, ScenarioError) else 3)
+        except OSError as error:
+            click.echo(f"the system refused: {error}", err=True)
+            ctx.exit(3)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             ctx.exit(130)

@@ -70,16 +70,21 @@ class Peer:
 
     def steps(self, x_D: Tensor, m_D: Tensor | None, r: int, count: int) -> Trained:
         """The first `count` local steps of round `r`, as plain SGD. Raises LocalError when they diverge."""
-        return self._finite(self.task.steps(x_D, m_D, (r - 1) * self.local_steps, count), r)
+        trained = self.task.steps(x_D, m_D, (r - 1) * self.local_steps, count)
+        self.insist_finite(trained.x_D, r)
+        return trained
 
     def sketched_steps(self, z_S: Tensor, r: int, key: bytes) -> Trained:
         """All local steps of round `r` in the space of the sketch, from rest. Raises LocalError when they diverge."""
         pair = self.pair if self.sketch.keyed else None
-        return self._finite(self.task.steps(z_S, None, (r - 1) * self.local_steps, self.local_steps, pair, key), r)
+        trained = self.task.steps(z_S, None, (r - 1) * self.local_steps, self.local_steps, pair, key)
+        self.insist_finite(trained.x_D, r)
+        return trained
 
-    def _finite(self, trained: Trained, r: int) -> Trained:
-        if math.isfinite(float(trained.x_D.sum())) or bool(torch.isfinite(trained.x_D).all()):
-            return trained
+    def insist_finite(self, x_D: Tensor, r: int) -> None:
+        """Raises LocalError where parameters are not finite: they must never be posted."""
+        if math.isfinite(float(x_D.sum())) or bool(torch.isfinite(x_D).all()):
+            return
         raise LocalError(f"parameters are not finite in round {r}: lower training.lr, which is {self.training.lr:g}")
 
     def step(self, x_D: Tensor, m_D: Tensor | None, r: int) -> Trained:

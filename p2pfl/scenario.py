@@ -161,17 +161,17 @@ def digest(scenario: Scenario) -> str:
 
 def _open(name: str) -> yaml_marks.Document:
     path, known = Path(name), shipped()
-    if not path.is_file() and name.removesuffix(".yaml") in known:
-        path = known[name.removesuffix(".yaml")]
-        name = path.name
     try:
+        if not path.is_file() and name.removesuffix(".yaml") in known:
+            path = known[name.removesuffix(".yaml")]
+            name = path.name
         with path.open("rb") as file:
             return yaml_marks.parse(file.read(yaml_marks.LARGEST_BYTES + 1), name)
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
-            raise ScenarioError(f"no scenario {name!r}", plugins.nearest(name, list(known))) from None
+            raise ScenarioError(f"no scenario {plugins.brief(name)}", plugins.nearest(name, list(known))) from None
         reason = getattr(error, "strerror", None) or error
-        raise ScenarioError(f"cannot read {name!r}, {reason}", "give a YAML file") from None
+        raise ScenarioError(f"cannot read {plugins.brief(name)}, {reason}", "give a YAML file") from None
 
 
 def _resolve(value: Mapping[str, Any]) -> Scenario:

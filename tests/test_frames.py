@@ -20,6 +20,7 @@ from p2pfl.errors import LocalError, RemoteError
 from p2pfl.messages import Form, Message
 from p2pfl.transport.forms import DTYPES, Anything, Wanted, check_whole, finite
 from p2pfl.transport.frames import CHUNK_BYTES, HEADER_BYTES, Beat, Decoder, Part, encode, encode_beat
+from p2pfl.transport.memory import Memory
 
 RUN = b"run"
 FAST = settings(deadline=None)  # a busy machine is no failure
@@ -104,7 +105,12 @@ def test_a_large_message_travels_in_chunks_of_one_mebibyte(dtype: torch.dtype) -
     numbers = torch.arange(CHUNK_BYTES * 5 // 2 // dtype.itemsize) % 97
     message = Message("model", 1, {"a": numbers.to(dtype), "none": torch.zeros(0), "b": torch.ones(3)})
     chunks = encode(RUN, 1, message)
-    assert [len(payload) for _, payload in chunks] == [CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES // 2, 12]
+    assert [memoryview(payload or b"").nbytes for _, payload in chunks] == [
+        CHUNK_BYTES,
+        CHUNK_BYTES,
+        CHUNK_BYTES // 2,
+        12,
+    ]
     [back] = heard(wanting(form_of(message)), chunks)
     assert same(message, back)
     assert back.tensors["a"].data_ptr() % 64 == 0  # type: ignore[union-attr]
@@ -179,7 +185,8 @@ def test_mutated_frames_are_refused_or_heard_but_never_more(data: st.DataObject)
 def test_chunks_out_of_order_never_make_a_message_that_was_not_sent(order: list[int]) -> None:
     message = in_four_chunks()
     chunks = encode(RUN, 1, message)
-    decoder, run = wanting(form_of(message)), []
+    decoder = wanting(form_of(message))
+    run: list[int] = []
     for at in order:
         run = [0] if at == 0 else [*run, at]
         try:
@@ -281,7 +288,8 @@ def test_a_figure_that_is_not_finite_is_refused_but_at_a_desk(bad: Any) -> None:
 def test_a_broken_message_is_one_fault_and_the_next_is_heard() -> None:
     bad, good = a_model(), a_model()
     bad.tensors["w"][0, 0] = math.nan
-    decoder, faults, said = wanting(MODEL), 0, []
+    decoder, faults = wanting(MODEL), 0
+    said: list[Any] = []
     for chunk in [*encode(RUN, 1, bad), *encode(RUN, 2, good)]:
         try:
             said.append(decoder.feed(*chunk))
@@ -354,3 +362,16 @@ def test_a_message_begun_again_and_again_holds_the_memory_of_one() -> None:
 def test_what_no_message_can_carry_is_an_error_of_ours(message: Message, word: str) -> None:
     with pytest.raises(LocalError, match=word):
         encode(RUN, 1, message)
+
+
+def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
+    memory = Memory()
+    first = memory.tensor(torch.float32, (1000,))
+    where = first.data_ptr()
+    view = first.view(10, 100)[3].numpy()
+    del first
+    held = memory.tensor(torch.float32, (1000,))
+    assert held.data_ptr() != where, "a view holds it"
+    del view
+    assert memory.tensor(torch.float64, (500,)).data_ptr() == where
+    assert memory.tensor(torch.float32, (1001,)).data_ptr() != where, "another size"

@@ -190,6 +190,14 @@ def test_a_scenario_file_runs_from_any_directory(place: Place) -> None:
     place.assert_left_alone()
 
 
+def test_a_folder_of_the_same_name_where_the_user_stands_is_not_taken_for_ours(place: Place) -> None:
+    (place.path / "p2pfl").mkdir()
+    (place.path / "p2pfl" / "__init__.py").write_text("raise ImportError('this is another p2pfl')\n")
+    ended = place.launch("--out", "out", *SHORT).end()
+    assert ended.code == 0, ended
+    place.assert_left_alone()
+
+
 def test_a_folder_that_is_not_empty_is_refused_and_not_touched(place: Place) -> None:
     out = place.path / "out"
     out.mkdir()

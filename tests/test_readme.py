@@ -143,7 +143,7 @@ def test_plug_ins_of_the_readme_are_listed_checked_and_clean(copy: Path) -> None
     here = [sys.executable, "-c", "from p2pfl.cli import main; main()"]
     said = run([*here, "list"], copy, PYTHONPATH=str(copy)).stdout
     assert "  exponential: Each peer is linked to" in said
-    assert "  sparing: Gossip in every" in said
+    assert "  diffusion: Train, then go" in said
     refused = run([*here, "check", "quickstart", "--set", "topology.exponential.base=1"], copy, PYTHONPATH=str(copy))
     assert refused.returncode == 2
     assert "base is 1" in refused.stderr

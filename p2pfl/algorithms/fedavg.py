@@ -91,6 +91,7 @@ class Hub:
 
     def round(self, me: Peer, state: HubState, r: int) -> Generator[Step, Mail, HubState]:
         """Send `key, down(x)` to the chosen, and take the step their weighted mean amounts to."""
+        me.insist_finite(state.x_D, r)
         key = me.fresh_key(r)
         z_S = me.pair.down(state.x_D, key)
         model = Message("model", r, {"params": z_S.cpu()}, {"key": key})

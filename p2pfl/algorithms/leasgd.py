@@ -92,8 +92,9 @@ class LEASGD:
         x_D = local.x_D + last.x_D + me.merge(me.differences(mail, post, r), dict.fromkeys(mail, pull))
         loss = me.mean_loss(local, last)
         yield Report(r, {"loss": loss, "leader": leads.get(me.id), "partner": partner})
-        l2 = me.training.weight_decay / 2 * float(x_D @ x_D)  # "we add the L2-normalization on the training loss"
-        return State(x_D, last.m_D, loss + l2, leads)
+        if me.training.weight_decay:  # "we add the L2-normalization on the training loss"
+            loss += me.training.weight_decay / 2 * float(x_D @ x_D)
+        return State(x_D, last.m_D, loss, leads)
 
     def recategorise(self, me: Peer, r: int, loss: float) -> Generator[Step, Mail, dict[PeerId, bool]]:
         """Flood the losses; the elected peer makes the pools; flood them. Empty for who did not hear of them."""

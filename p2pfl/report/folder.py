@@ -51,8 +51,12 @@ class Run:
 
 def read(folder: Path) -> Run:
     """The record in `folder`. Raises ScenarioError where there is none."""
-    if not folder.is_dir():
-        raise ScenarioError(f"no folder '{folder}'", "give the folder that `p2pfl launch` wrote")
+    try:
+        is_folder = folder.is_dir()
+    except OSError:  # a name that no folder can have
+        is_folder = False
+    if not is_folder:
+        raise ScenarioError(f"no folder {str(folder)[:60]!r}", "give the folder that `p2pfl launch` wrote")
     if not any((folder / name).is_file() for name in ("records.jsonl", "summary.json", "environment.json")):
         remedy = "it has no records.jsonl; give the folder that `p2pfl launch` wrote"
         raise ScenarioError(f"'{folder}' is not a run folder", remedy)

@@ -27,7 +27,8 @@ SHARE = 25
 """A refresh that took t seconds is not followed by another for `SHARE * t`."""
 MOST_ROWS, SLOWEST = 16, 8
 STRAGGLES = 1.5
-"""A peer straggles when its last round took so many times the median."""
+STRAGGLES_S = 0.1
+"""A peer straggles when it computed so many times the median for its last round, and more than a moment."""
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Progress:
     round: int = 0
     evaluated: int = 0
     figures: dict[str, float] = field(default_factory=dict)
-    """`loss`, `accuracy`, `sent_bytes`, `round_s`: each as last heard."""
+    """`loss`, `accuracy`, `sent_bytes`, `compute_s`: each as last heard."""
 
 
 class Live:
@@ -104,7 +105,8 @@ class Live:
         """Where the run is, in one line."""
         slowest, fastest = self._span()
         ahead = f" (fastest {fastest})" if fastest > slowest + 1 else ""
-        return "  ".join([f"round {slowest}/{self.rounds}{ahead}", *self._figures()])
+        slow = [f"slow: {', '.join(stragglers)}"] if (stragglers := self._stragglers()) else []
+        return "  ".join([f"round {slowest}/{self.rounds}{ahead}", *self._figures(), *slow])
 
     def _miss(self, absent: object, round_: int) -> None:
         for label in map(peer_label, absent if isinstance(absent, list) else []):
@@ -140,9 +142,9 @@ class Live:
         return [*said, f"{size(sent)} sent"] if sent else said
 
     def _stragglers(self) -> list[str]:
-        spans = {peer.name: peer.figures["round_s"] for peer in self.peers.values() if "round_s" in peer.figures}
-        usual_s = median(spans.values()) if spans else 0.0
-        slow = sorted((name for name in spans if spans[name] > STRAGGLES * usual_s), key=lambda name: -spans[name])
+        spans = {peer.name: peer.figures["compute_s"] for peer in self.peers.values() if "compute_s" in peer.figures}
+        bound_s = max(STRAGGLES * median(spans.values()), STRAGGLES_S) if spans else 0.0
+        slow = sorted((name for name in spans if spans[name] > bound_s), key=lambda name: -spans[name])
         return [f"{name} ({duration(spans[name])} a round)" for name in slow[:4]]
 
     def _refresh(self) -> None:
@@ -171,7 +173,7 @@ class Live:
         """A line for each peer; of many, the slowest, and how many are not shown."""
         peers = list(self.peers.values())
         if few := len(peers) > MOST_ROWS:
-            peers = sorted(peers, key=lambda peer: (peer.round, -peer.figures.get("round_s", 0.0)))[:SLOWEST]
+            peers = sorted(peers, key=lambda peer: (peer.round, -peer.figures.get("compute_s", 0.0)))[:SLOWEST]
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for head in ("peer", "round", "loss", "accuracy", "sent"):
             table.add_column(head, justify="left" if head == "peer" else "right")
@@ -189,7 +191,7 @@ def _take(peer: Progress, row: Mapping[str, Any]) -> bool:
     round_ = row.get("round")
     if type(round_) is int and round_ > peer.round:
         peer.round = round_
-    for key in ("loss", "sent_bytes", "round_s"):
+    for key in ("loss", "sent_bytes", "compute_s"):
         if (figure := number(row.get(key))) is not None:
             peer.figures[key] = figure
     accuracy = number(row.get("validation_accuracy", row.get("test_accuracy")))

@@ -78,11 +78,11 @@ def _block(rounds: int) -> int:
 
 
 def _medians(run: Run) -> dict[int, float]:
-    """The median duration of each round, over peers. A lone peer is its own median."""
+    """The median of what peers computed in each round. A lone peer is its own median."""
     spans: dict[int, list[float]] = {}
     for rows in run.rows.values():
         for row in rows:
-            if (span_s := number(row.get("round_s"))) is not None:
+            if (span_s := number(row.get("compute_s"))) is not None:
                 spans.setdefault(row["round"], []).append(span_s)
     return {round_: float(np.median(found)) for round_, found in spans.items()}
 
@@ -92,7 +92,8 @@ def _rounds(row: int, rows: Iterable[Row], block: int, median_s: dict[int, float
         end_s, span_s = number(told.get("time_s")), number(told.get("round_s"))
         if end_s is None or span_s is None or span_s < 0:
             continue
-        shades = ("slow", "slow2") if span_s > SLOW * median_s[told["round"]] else ("even", "odd")
+        compute_s = number(told.get("compute_s")) or 0.0
+        shades = ("slow", "slow2") if compute_s > SLOW * median_s.get(told["round"], compute_s) else ("even", "odd")
         yield Bar(row, max(0.0, end_s - span_s), end_s, shades[(told["round"] - 1) // block % 2])
 
 

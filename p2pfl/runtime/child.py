@@ -11,10 +11,12 @@ import shutil
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -28,7 +30,8 @@ from p2pfl.transport.mailbox import Desk, Mailbox
 from p2pfl.transport.zeromq import Introduction, ZeroMQBus
 
 LAUNCHER: PeerId = -2
-CONTROL_LIMIT_BYTES = 1 << 34
+WORD_BYTES = 1 << 24
+"""The launcher says nothing longer: where the neighbours are."""
 TRACEBACK_CHARACTERS = 20_000
 
 
@@ -64,11 +67,14 @@ class _Word:
 
     go: asyncio.Future[Message]
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: Callable[[Any], None] = lambda peer: None
     lost: bool = False
 
     def hear(self, _: PeerId, message: Message) -> None:
         if message.kind == "go" and not self.go.done():
             self.go.set_result(message)
+        elif message.kind == "gone":
+            self.gone(message.figures["peer"])
         elif message.kind == "stop":
             self.stop.set()
 
@@ -83,8 +89,8 @@ async def _live(folder: Path, me: PeerId, launcher: Introduction, control: str, 
     word = _Word(loop.create_future())
     if (parent := multiprocessing.parent_process()) is not None:
         loop.add_reader(parent.sentinel, word.lose)
-    plan, _ = opened(folder / FILE)
-    channel = ZeroMQBus(plan.run, Desk(word.hear, word.lose, CONTROL_LIMIT_BYTES), control)
+    plan = opened(folder / FILE)
+    channel = ZeroMQBus(plan.run, Desk(word.hear, word.lose, WORD_BYTES), control)
     channel.connect({LAUNCHER: launcher})
     learning = asyncio.ensure_future(_learn(folder, me, channel, endpoint, word))
     stopping = asyncio.ensure_future(word.stop.wait())
@@ -104,15 +110,19 @@ async def _learn(folder: Path, me: PeerId, channel: ZeroMQBus, endpoint: str, wo
     say = partial(channel.post, LAUNCHER)
     box = None
     try:
-        plan, world = opened(folder / FILE)
-        torch.set_num_threads(world.threads)
-        seat = world.seat(me)
+        plan = opened(folder / FILE)
+        torch.set_num_threads(plan.world.threads)
+        seat = plan.world.seat(me)
         box = Mailbox(seat.me.neighbours, seat.forms, plan.settings.wait == "learned")
         bus = ZeroMQBus(plan.run, box, endpoint)
-        say(Message("seated", 0, figures={"device": world.device(me), "pid": os.getpid()}))
+        say(Message("seated", 0, figures={"device": plan.world.device(me), "pid": os.getpid()}))
         say(Message("ready", 0, figures={"endpoint": bus.endpoint, "key": bus.key}))
-        bus.connect(_introductions(await word.go))
-        await drive(life(seat, plan.course(me, world)), bus, say, ThreadPoolExecutor(1, f"peer {me}", slices.take_long))
+        neighbours = _introductions(await word.go)
+        word.gone = partial(box.link, stands=False)
+        for j in set(seat.me.neighbours) - set(neighbours):
+            box.link(j, stands=False)  # it was gone before anybody met it
+        bus.connect(neighbours)
+        await drive(life(seat, plan.course(me)), bus, say, ThreadPoolExecutor(1, f"peer {me}", slices.take_long))
         say(Message("left", plan.settings.rounds, figures=_farewell(bus)))
         await word.stop.wait()
         await bus.close()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from p2pfl.contracts import Bus
 from p2pfl.messages import Exchange, Mail, Message, Report
@@ -22,36 +23,58 @@ async def drive(life: Life, bus: Bus, say: Callable[[Message], None], thread: Th
     Between two exchanges that wait for mail there is only computation: it runs in `thread`, and what needs no answer
     is handed to the loop from there. Raises ScriptedDeath where the scenario kills the peer.
     """
+    driver = _Driver(life, bus, say)
     loop = asyncio.get_running_loop()
-    born_s = time.monotonic()
+    mail: Mail | None = None
+    while True:
+        step = await loop.run_in_executor(thread, driver.compute, mail, loop)
+        if driver.failures:
+            raise driver.failures[0]
+        if step is None:
+            return
+        if isinstance(step, Killed):
+            raise ScriptedDeath
+        driver.do(step)
+        mail = await bus.collect(step.kind, step.round, step.expect)
 
-    def handle(step: Exchange | Report | Now) -> None:
-        match step:
-            case Exchange():
-                for to, message in step.post.items():
-                    bus.post(to, message)
-            case Now():
-                if step == Now(1):
-                    say(Message("began", 1, figures={"at_s": time.time()}))
-                bus.at(step.round, step.learning)
-            case Report():
-                sent = {"time_s": time.monotonic() - born_s, "sent_bytes": sum(bus.sent_bytes.values())}
-                say(Message("row", step.round, step.tensors, {**step.figures, **sent}))
 
-    def compute(mail: Mail | None) -> Exchange | Killed | None:
+@dataclass
+class _Driver:
+    """What is between a life and its bus. `compute` runs in the thread, all else in the loop."""
+
+    life: Life
+    bus: Bus
+    say: Callable[[Message], None]
+    born_s: float = field(default_factory=time.monotonic)
+    failures: list[Exception] = field(default_factory=list)
+
+    def compute(self, mail: Mail | None, loop: asyncio.AbstractEventLoop) -> Exchange | Killed | None:
         """Compute until mail is needed, or to the end (a StopIteration must not leave the thread)."""
         try:
-            step = next(life) if mail is None else life.send(mail)
+            step = next(self.life) if mail is None else self.life.send(mail)
             while not (isinstance(step, Killed) or (isinstance(step, Exchange) and step.expect)):
-                loop.call_soon_threadsafe(handle, step)
-                step = life.send({})
+                loop.call_soon_threadsafe(self.attempt, step)
+                step = self.life.send({})
             return step
         except StopIteration:
             return None
 
-    mail: Mail | None = None
-    while (step := await loop.run_in_executor(thread, compute, mail)) is not None:
-        if isinstance(step, Killed):
-            raise ScriptedDeath
-        handle(step)
-        mail = await bus.collect(step.kind, step.round, step.expect)
+    def attempt(self, step: Exchange | Report | Now) -> None:
+        """Do it; a failure is kept for `drive`, since the loop's callbacks have nobody to tell."""
+        try:
+            self.do(step)
+        except Exception as error:
+            self.failures.append(error)
+
+    def do(self, step: Exchange | Report | Now) -> None:
+        match step:
+            case Exchange():
+                for to, message in step.post.items():
+                    self.bus.post(to, message)
+            case Now():
+                if step == Now(1):
+                    self.say(Message("began", 1, figures={"at_s": time.time()}))
+                self.bus.at(step.round, step.learning)
+            case Report():
+                sent = {"time_s": time.monotonic() - self.born_s, "sent_bytes": sum(self.bus.sent_bytes.values())}
+                self.say(Message("row", step.round, step.tensors, {**step.figures, **sent}))

@@ -8,14 +8,19 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from p2pfl import scenario
-from p2pfl.errors import ScenarioError
+from p2pfl.errors import LocalError, ScenarioError
+from p2pfl.plugins import brief
 from p2pfl.runtime.plan import Plan
 from p2pfl.runtime.record import Recorder, Row, age_s, prepare
 from p2pfl.runtime.summary import summarise
@@ -50,21 +55,51 @@ def run(settings: Scenario, out: Path | None = None, screen: Screen = Screen()) 
     birth_s = time.time() - age_s()
     began_s = time.monotonic()
     plan = Plan(settings, Seeds.of(settings.seed).root, secrets.token_bytes(8))
-    world = plan.world()
+    world = plan.world
     world.survey()
     folder = make_folder(settings, out)
     prepare(folder, world, metadata.version("p2pfl-zmq"))
-    with Recorder(folder, world, screen.row, screen.note) as recorder:
-        stopped = asyncio.run(_run(plan, recorder))
+    with Recorder(folder, world, screen.row, screen.note) as recorder, _threads(world.threads):
+        stopped = _here_or_beside(plan, recorder)
         if stopped:
             recorder.log(None, "stopped by the user; what was recorded is kept")
-    summary = summarise(recorder, birth_s, time.monotonic() - began_s)
+        if recorder.failure is not None:
+            raise LocalError(f"the record cannot be written to {folder}: {recorder.failure}") from recorder.failure
+        summary = summarise(recorder, birth_s, time.monotonic() - began_s)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return Record(folder, summary, stopped, tuple(sorted(recorder.crashed)))
 
 
-async def _run(plan: Plan, recorder: Recorder) -> bool:
+def _here_or_beside(plan: Plan, recorder: Recorder) -> bool:
+    """Run in a loop of this thread, or in another thread where one runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_run(plan, recorder, asyncio.Event()))
     stop = asyncio.Event()
+    with ThreadPoolExecutor(1) as beside:
+        running = beside.submit(asyncio.run, _run(plan, recorder, stop))
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            recorder.stop()
+            return running.result()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Within, torch computes with so many threads: as in every peer, so that no figure hangs on where it is made."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+async def _run(plan: Plan, recorder: Recorder, stop: asyncio.Event) -> bool:
+    loop = asyncio.get_running_loop()
+    recorder.stop = partial(loop.call_soon_threadsafe, stop.set)
     with _interrupted_by(stop):
         await plan.settings.engine.value.run(plan, recorder.watch, stop)
     return stop.is_set()
@@ -90,19 +125,20 @@ def _interrupted_by(stop: asyncio.Event) -> Iterator[None]:
 
 def make_folder(settings: Scenario, out: Path | None) -> Path:
     """The run's folder, new and empty. Raises ScenarioError when it is not empty, or cannot be made."""
-    folder = out
-    if folder is None:
-        base = Path("runs") / f"{settings.name}-{scenario.digest(settings)}"
-        numbered = (base.with_name(f"{base.name}-{k}") for k in range(2, 1_000_000))
-        folder = next(path for path in (base, *numbered) if not path.exists()) if base.exists() else base
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ScenarioError(
-            f"the output folder {str(folder)!r} is not empty", "name another one, or remove it", where="--out"
-        )
     try:
+        folder = _new_name(settings) if out is None else out
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            problem = f"the output folder {str(folder)!r} is not empty"
+            raise ScenarioError(problem, "name another one, or remove it", where="--out")
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "records.jsonl").touch()
     except OSError as error:
-        raise ScenarioError(
-            f"cannot make {str(folder)!r}: {error.strerror}", "name another one", where="--out"
-        ) from None
+        problem = f"cannot write to the output folder {brief(str(out or 'runs'))}, {error.strerror}"
+        raise ScenarioError(problem, "name another one", where="--out") from None
     return folder
+
+
+def _new_name(settings: Scenario) -> Path:
+    base = Path("runs") / f"{settings.name}-{scenario.digest(settings)}"
+    numbered = (base.with_name(f"{base.name}-{k}") for k in range(2, 1_000_000))
+    return next(path for path in (base, *numbered) if not path.exists())

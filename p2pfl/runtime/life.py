@@ -44,10 +44,12 @@ class Killed:
 
 @dataclass
 class Tally:
-    """What a peer's flow has said so far, and whom it missed in this round."""
+    """What a peer's flow has said so far; its steps, its computing and whom it missed since the last row."""
 
     vectors: int = 0
     tensor_bytes: int = 0
+    steps: int = 0
+    compute_s: float = 0.0
     absent: set[int] = field(default_factory=set)
 
     def count(self, step: Exchange) -> None:
@@ -74,7 +76,8 @@ def life(seat: Seat, course: Course) -> Life:
         figures: dict[str, Figure] = {}
         tensors: dict[str, Tensor] = {}
         state = yield from _observed(seat.flow.round(me, state, r), tally, figures, tensors)
-        figures["round_s"] = time.perf_counter() - began_s
+        if tally.steps:  # who is not chosen skips the round
+            figures |= {"round_s": time.perf_counter() - began_s, "compute_s": tally.compute_s}
         if seat.evaluated and (r % course.every == 0 or r == course.rounds):
             yield Now(r, learning=False)
             model = seat.flow.model(state)
@@ -86,7 +89,7 @@ def life(seat: Seat, course: Course) -> Life:
         figures |= {"vectors": tally.vectors, "tensor_bytes": tally.tensor_bytes}
         if tally.absent:
             figures["absent"] = sorted(tally.absent)
-            tally.absent = set()
+        tally = Tally(tally.vectors, tally.tensor_bytes)
         yield Report(r, figures, tensors)
 
 
@@ -96,10 +99,14 @@ def _observed(
     """Pass a flow's exchanges on, counting them, and gather its reports into the row of the round."""
     mail: Mail | None = None
     while True:
+        since_s = time.perf_counter()
         try:
             step = next(flow) if mail is None else flow.send(mail)
         except StopIteration as end:
             return end.value
+        finally:
+            tally.compute_s += time.perf_counter() - since_s
+        tally.steps += 1
         if isinstance(step, Report):
             figures.update(step.figures)
             tensors.update(step.tensors)

@@ -20,12 +20,12 @@ from p2pfl.seeds import Seeds
 
 
 def warm_up(plan: Path) -> None:
-    """Whatever every peer would do first. CUDA is left alone: it does not survive a fork."""
-    _, world = opened(plan)
+    """Whatever every peer would do first. GPUs are left alone: they do not survive a fork."""
+    world = opened(plan).world
     torch.set_num_threads(1)  # no thread may be running when the server forks
     _ = world.weights  # made here, for all
     peer = world.roster.learners[0]
-    if world.device(peer) == "cpu" and not torch.cuda.is_available():
+    if not torch.version.cuda:
         task = world.task(peer, Seeds(bytes(32)))
         task.evaluate(task.steps(task.start(Seeds(bytes(32))), None, 0, 1).x_D, "validation")
     gc.collect()

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -44,14 +44,15 @@ class Plan:
     root: bytes
     run: bytes
 
+    @cached_property
     def world(self) -> World:
-        """The scenario made concrete, in this process."""
+        """The scenario made concrete, once in this process."""
         return World(self.settings, Seeds(self.root))
 
-    def course(self, peer: PeerId, world: World) -> Course:
+    def course(self, peer: PeerId) -> Course:
         """What is asked of one peer beyond its algorithm."""
         killed = [event.round for event in self.settings.churn if peer in event.kill]
-        evaluated = sum(role.evaluated for role in world.roles.values())
+        evaluated = sum(role.evaluated for role in self.world.roles.values())
         evaluate = self.settings.evaluate
         return Course(
             self.settings.rounds, evaluate.every, evaluate.split, evaluated > 1, min(killed) if killed else None
@@ -70,7 +71,6 @@ class Plan:
 
 
 @cache
-def opened(path: Path) -> tuple[Plan, World]:
-    """The plan in a file and its world, made once in a process: what a fork server makes, all its peers share."""
-    plan = Plan.read(path)
-    return plan, plan.world()
+def opened(path: Path) -> Plan:
+    """The plan in a file, read once in a process: the world that a fork server makes of it, all its peers share."""
+    return Plan.read(path)

@@ -45,6 +45,8 @@ class Recorder:
     devices: dict[PeerId, str] = field(default_factory=dict)
     began_s: float = 0.0
     models: dict[PeerId, Tensor] = field(default_factory=dict)
+    failure: OSError | None = None
+    stop: Callable[[], object] = lambda: None
     _pending: dict[int, dict[PeerId, Tensor]] = field(default_factory=dict)
 
     def __enter__(self) -> Recorder:
@@ -53,8 +55,6 @@ class Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for round in sorted(self._pending):
-            self._consensus(round)
         self._records.close()
         self._log.close()
 
@@ -84,13 +84,17 @@ class Recorder:
             case "crashed":
                 self.crashed.add(peer)
                 self.log(peer, str(figures["traceback"]))
-                self._lose(peer, f"crashed: {str(figures['traceback']).strip().splitlines()[-1]}")
+                self._lose(peer, f"crashed: {(str(figures['traceback']).strip().splitlines() or ['?'])[-1]}")
 
     def add(self, row: Row) -> None:
         """A row of the record."""
         row = {key: _finite(value) for key, value in row.items()}
         self.rows.append(row)
-        self._records.write(json.dumps(row) + "\n")
+        try:
+            self._records.write(json.dumps(row, allow_nan=False) + "\n")
+        except OSError as error:  # a full disk: there is no use in learning on unrecorded
+            self.failure = self.failure or error
+            self.stop()
         self.show(row)
 
     def links(self, label: int | str) -> Mapping[PeerId, int]:
@@ -133,6 +137,8 @@ class Recorder:
 
 def _finite(value: Any) -> Any:
     """JSON knows no number that is not finite."""
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -176,12 +182,16 @@ def prepare(folder: Path, world: World, version: str) -> None:
 
 
 def _commit() -> str | None:
-    here = Path(__file__).parent
+    """The commit that p2pfl runs from, where it runs from its own checkout."""
+    here = Path(__file__).resolve().parents[2]
     try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
+        asked = subprocess.run(
+            ["git", "rev-parse", "--show-toplevel", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return asked.stdout.strip() or None if asked.returncode == 0 else None
+    top, _, commit = asked.stdout.strip().partition("\n")
+    return commit if asked.returncode == 0 and Path(top) == here else None
 
 
 def age_s() -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from p2pfl import mixing
-from p2pfl.messages import PeerId, peer_name
+from p2pfl.messages import HUB, PeerId, peer_name
 from p2pfl.metrics.consensus import consensus_model
 from p2pfl.runtime.record import Recorder, Row
 from p2pfl.seeds import Seeds
@@ -34,7 +34,7 @@ def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, An
         "loss": _loss(rows),
         "rounds_to_target": _rounds_to_target(rows, settings.evaluate.split, settings.evaluate.target),
         "consensus_distance": consensus[-1]["consensus_distance"] if consensus else None,
-        "spectral_gap": mixing.spectral_gap(world.graph) if len(world.graph) > 1 else None,
+        "spectral_gap": mixing.spectral_gap(world.graph) if len(world.graph) > 1 and HUB not in world.graph else None,
         **_sent(recorder, rows),
         "startup_s": round(recorder.began_s - birth_s, 3) if recorder.began_s else None,
         "round_s": {"median": _percentile(rounds_s, 50), "p95": _percentile(rounds_s, 95)} if rounds_s else None,
@@ -72,7 +72,7 @@ def _is_final(recorder: Recorder, row: Row) -> bool:
 
 def _loss(rows: list[Row]) -> dict[str, float] | None:
     """The mean over peers of the training loss in the last round of each."""
-    last = {row["peer"]: row["loss"] for row in rows if "loss" in row}
+    last = {row["peer"]: row["loss"] for row in rows if row.get("loss") is not None}
     return {"mean": sum(last.values()) / len(last)} if last else None
 
 

@@ -58,7 +58,7 @@ class World:
                 getattr(self, make)
             except ScenarioError as error:
                 raise error.under(*culprit) from None
-            except (ValueError, RuntimeError) as error:  # torch says so when a model does not fit
+            except (ValueError, RuntimeError, MemoryError) as error:  # torch says so when a model does not fit
                 reason = str(error).partition("\n")[0][:200]
                 raise ScenarioError(
                     f"{'.'.join(culprit)} cannot be made, {reason}", "change its options", culprit

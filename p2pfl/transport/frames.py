@@ -27,6 +27,7 @@ from torch import Tensor
 from p2pfl.errors import LocalError, RemoteError
 from p2pfl.messages import Form, Message
 from p2pfl.transport.forms import DTYPES, Anything, Table, Wanted, check, check_numbers, read_table, size_bytes
+from p2pfl.transport.memory import Memory
 
 assert sys.byteorder == "little", "tensors travel as they lie in memory"
 
@@ -34,8 +35,8 @@ VERSION = 1
 CHUNK_BYTES = 1 << 20
 HEADER_BYTES = 1 << 16
 LAST_ROUND = 1 << 62
-ALIGNMENT_BYTES = 64
-"""As torch aligns its own tensors: the order of sums, and so the last bit of figures, may hang on it."""
+CURVE_BYTES = 33
+"""What CURVE adds to a frame (RFC 26): command name, nonce, authenticator, flags."""
 Chunk = tuple[bytes, memoryview | None]
 
 
@@ -77,6 +78,12 @@ def encode_beat(run: bytes, beat: Beat) -> bytes:
     return packed
 
 
+def wire_bytes(chunk: Chunk, sealed: bool) -> int:
+    """What a chunk takes on the wire (ZMTP 3.1, RFC 37), sealed by CURVE or not."""
+    sizes = [len(part) + (CURVE_BYTES if sealed else 0) for part in chunk if part is not None]
+    return sum(size + (2 if size < 256 else 9) for size in sizes)
+
+
 def _name(dtype: torch.dtype) -> str:
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
@@ -103,8 +110,8 @@ class Decoder:
     The later chunks of a message that is not kept, was refused, or began on an earlier connection pass unheard.
     """
 
-    def __init__(self, run: bytes, wanted: Callable[[str, int], Wanted]) -> None:
-        self._run, self._wanted = run, wanted
+    def __init__(self, run: bytes, wanted: Callable[[str, int], Wanted], memory: Memory | None = None) -> None:
+        self._run, self._wanted, self._memory = run, wanted, memory or Memory()
         self._number = -1
         self._partial: _Partial | None = None
         self._skipping = True
@@ -152,7 +159,7 @@ class Decoder:
             return None
         table = read_table(kind, rows)
         check(kind, table, figures, wanted)
-        self._partial = _Partial(Message(kind, round, {}, figures), table, wanted)
+        self._partial = _Partial(Message(kind, round, {}, figures), table, wanted, self._memory)
         return self._add(0, payload)
 
     def _later(self, number: int, offset: int, payload: Any) -> Message | None:
@@ -173,8 +180,9 @@ class Decoder:
 class _Partial:
     """A message on its way: its tensors, filled in order."""
 
-    def __init__(self, head: Message, table: Table, wanted: Form | Anything) -> None:
-        tensors = {name: _empty(dtype, shape) for name, (dtype, shape) in table.items()}
+    def __init__(self, head: Message, table: Table, wanted: Form | Anything, memory: Memory) -> None:
+        source = memory if isinstance(wanted, Form) else Memory()  # what has any size seldom comes again
+        tensors = {name: source.tensor(dtype, shape) for name, (dtype, shape) in table.items()}
         self._message = Message(head.kind, head.round, tensors, head.figures)
         self._wanted, self._size, self._offset = wanted, size_bytes(table), 0
         self._due = (piece for t in tensors.values() for piece in _pieces(t))
@@ -194,11 +202,3 @@ class _Partial:
             raise RemoteError(f"a chunk of {size} bytes where none were due")
         self._offset += size
         return self._message if self._offset == self._size else None
-
-
-def _empty(dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """Memory for a tensor from numpy, which asks for huge pages: 40 MB are filled in 4 ms where torch's take 22."""
-    size = size_bytes({"": (dtype, shape)})
-    room = numpy.empty(size + ALIGNMENT_BYTES, numpy.uint8)
-    start = -room.ctypes.data % ALIGNMENT_BYTES
-    return torch.from_numpy(room[start : start + size]).view(dtype).view(shape)

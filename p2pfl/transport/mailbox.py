@@ -208,9 +208,12 @@ class Desk:
         return Anything(self._limit_bytes)
 
     def deliver(self, sender: PeerId, said: Message | Beat) -> None:
-        """Hand it over; signs of life are not for the desk."""
+        """Hand it over; signs of life are not for the desk. What the hearer refuses is a fault."""
         if isinstance(said, Message):
-            self._hear(sender, said)
+            try:
+                self._hear(sender, said)
+            except RemoteError:
+                self.fault(sender)
 
     def arriving(self, sender: PeerId) -> None:
         """Nobody waits."""

@@ -8,12 +8,16 @@ from collections.abc import Callable
 
 from p2pfl.transport.frames import Chunk
 
+OUTBOX_BYTES = 1 << 27
+ROOM_MESSAGES = 4
+
 
 class Outbox:
     """Chunks on their way to `send`, which says whether it took one.
 
-    Where more than `limit_bytes` wait already (None: no limit) a further message is dropped as a whole: a neighbour
-    so far behind has more use for the older ones, which it still works on. While shut, everything is dropped.
+    Where more than `limit_bytes` wait already (None: no limit), and more than some messages of this size, a further
+    one is dropped as a whole: a neighbour so far behind has more use for the older ones, which it still works on.
+    While shut, everything is dropped.
     """
 
     def __init__(self, send: Callable[[Chunk], bool], limit_bytes: int | None) -> None:
@@ -25,10 +29,12 @@ class Outbox:
 
     def post(self, message: list[Chunk]) -> None:
         """Send these chunks, or keep what is not taken."""
-        if not self._open or (self._limit_bytes is not None and self._waiting_bytes > self._limit_bytes):
+        size = sum(_bytes(chunk) for chunk in message)
+        full = self._limit_bytes is not None and self._waiting_bytes > max(self._limit_bytes, ROOM_MESSAGES * size)
+        if full or not self._open:
             return
         self._chunks.extend(message)
-        self._waiting_bytes += sum(_bytes(chunk) for chunk in message)
+        self._waiting_bytes += size
         self.empty.clear()
         self.flush()
 

@@ -2,13 +2,13 @@
 
 Who sent a frame is told by what the handshake proved, never by the message: the `Door` answers ZAP's question and
 names the peer as `User-Id` on each of its frames. Routing ids are never set: the ROUTER gives one to each connection,
-which tells a new one from the last. Everything is driven by the sockets' own descriptors in one asyncio
-loop; what a slow neighbour does not take yet waits in its `Outbox`.
+which tells a new one from the last. Everything is driven by the sockets' own descriptors in one asyncio loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,24 +22,20 @@ from p2pfl.errors import LocalError
 from p2pfl.messages import Mail, Message, PeerId
 from p2pfl.transport.door import Door, Introduction, introduce
 from p2pfl.transport.ear import Ear
-from p2pfl.transport.frames import CHUNK_BYTES, Beat, Chunk, encode, encode_beat
+from p2pfl.transport.frames import CHUNK_BYTES, CURVE_BYTES, Beat, Chunk, encode, encode_beat, wire_bytes
 from p2pfl.transport.mailbox import BEAT_S, Desk, Mailbox
-from p2pfl.transport.outbox import Outbox
+from p2pfl.transport.memory import Memory
+from p2pfl.transport.outbox import OUTBOX_BYTES, Outbox
 
 __all__ = ["Introduction", "ZeroMQBus", "introduce"]
 
 QUEUE_CHUNKS = 16
 DRAIN_CHUNKS = 64
-OUTBOX_BYTES = 1 << 27
-"""A neighbour for whom more than this waits is posted no further message; a launcher is posted all."""
 FLUSH_S = 5.0
 GRACE_S = 0.1
 """What came before a link closed still counts: it may lie in a buffer yet."""
-HANDSHAKE_BYTES = 1024
 DROP = zmq.EVENT_DISCONNECTED
 WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | DROP
-CURVE_BYTES = 33
-"""What CURVE adds to a frame (RFC 26): command name, nonce, authenticator, flags."""
 
 
 class ZeroMQBus:
@@ -51,11 +47,14 @@ class ZeroMQBus:
         self.curve = zmq.curve_keypair() if endpoint.startswith("tcp:") else None
         self.key: bytes = self.curve[0] if self.curve else b""
         self.context = zmq.Context()
-        self.context.linger = 0  # whatever becomes of this bus, nobody hangs on it
+        self.context.linger = 0
+        self._sockets: list[zmq.Socket[bytes]] = []
+        # a bus that nobody closed: its sockets must not vanish before its context, which would wait for them for ever
+        weakref.finalize(self, lambda context, _: context.destroy(linger=0), self.context, self._sockets)
         self.context.set(zmq.MAX_SOCKETS, min(65535, int(self.context.get(zmq.SOCKET_LIMIT))))
         self._run, self._mailbox, self._learning, self._numbers = run, mailbox, True, 0
         self.loop = asyncio.get_running_loop()
-        self._door = Door()
+        self._door, self._memory = Door(), Memory()
         self._lines: dict[PeerId, _Line] = {}
         self._ears: dict[PeerId, Ear] = {}
         self._beats: asyncio.TimerHandle | None = None
@@ -85,7 +84,7 @@ class ZeroMQBus:
         """Let these neighbours in, reach out to them, and begin to give signs of life."""
         for j, intro in neighbours.items():
             self._door.welcome(j, z85.decode(intro.expect) if self.curve else intro.expect)
-            self._ears[j] = Ear(self._run, self._mailbox, j)
+            self._ears[j] = Ear(self._run, self._mailbox, j, self._memory)
             self._lines[j] = _Line(self, self._mailbox, j, intro)
         if self._beats is None:
             self.watch(self._zap, self._admit)  # not before: who came early waits at the door
@@ -102,7 +101,8 @@ class ZeroMQBus:
     def post(self, to: PeerId, message: Message) -> None:
         """See Bus. Raises LocalError for what no message can carry."""
         self._numbers += 1
-        self._lines[to].outbox.post(encode(self._run, self._numbers, message))
+        if to in self._lines:
+            self._lines[to].outbox.post(encode(self._run, self._numbers, message))
 
     async def collect(self, kind: str, round: int, expect: tuple[PeerId, ...]) -> Mail:
         """See Bus."""
@@ -114,18 +114,20 @@ class ZeroMQBus:
         until_s = self.loop.time() + flush_s
         if self._beats is not None:
             self._beats.cancel()
-        flushed = asyncio.gather(*(line.outbox.empty.wait() for line in self._lines.values()))
         try:
             with suppress(TimeoutError):
-                await asyncio.wait_for(flushed, flush_s)
+                await asyncio.wait_for(asyncio.gather(*(j.outbox.empty.wait() for j in self._lines.values())), flush_s)
         finally:
-            for line in self._lines.values():
-                line.close(linger_s=max(0.0, until_s - self.loop.time()))
-            for socket in (self._router, self._zap):
-                self.leave(socket, linger_s=0.0)
-            if self.endpoint.startswith("ipc://"):
-                Path(self.endpoint.removeprefix("ipc://")).unlink(missing_ok=True)  # libzmq does not
+            self._shut(until_s)
         await asyncio.to_thread(self.context.term)
+
+    def _shut(self, until_s: float) -> None:
+        for line in self._lines.values():
+            line.close(linger_s=max(0.0, until_s - self.loop.time()))
+        for socket in (self._router, self._zap):
+            self.leave(socket, linger_s=0.0)
+        if self.endpoint.startswith("ipc://"):
+            Path(self.endpoint.removeprefix("ipc://")).unlink(missing_ok=True)  # libzmq does not
 
     def watch(self, socket: zmq.Socket[bytes], handler: Callable[[], bool]) -> None:
         """Call `handler` whenever the socket may have something, until it returns False (nothing left).
@@ -144,6 +146,7 @@ class ZeroMQBus:
                 self._mailbox.fail(error)
                 self.loop.call_soon(readable)
 
+        self._sockets.append(socket)
         descriptor = int(socket.getsockopt(zmq.FD))
         self.loop.add_reader(descriptor, readable)
         self.loop.call_soon(readable)
@@ -186,15 +189,16 @@ class _Line:
     """What goes out to one neighbour: a DEALER, its monitor, and the outbox."""
 
     def __init__(self, bus: ZeroMQBus, mailbox: Mailbox | Desk, to: PeerId, intro: Introduction) -> None:
-        self.outbox = Outbox(self._sent, OUTBOX_BYTES if isinstance(mailbox, Mailbox) else None)
+        self.outbox = Outbox(
+            self._sent, OUTBOX_BYTES if isinstance(mailbox, Mailbox) else None
+        )  # a launcher is posted all
         self._bus, self._mailbox, self._to, self._stands = bus, mailbox, to, False
         self._loss: asyncio.TimerHandle | None = None
         self._dealer = socket = bus.context.socket(zmq.DEALER)
         socket.setsockopt(zmq.SNDHWM, QUEUE_CHUNKS)
         socket.setsockopt(zmq.RCVHWM, 1)  # nobody has anything to say here
-        socket.setsockopt(zmq.MAXMSGSIZE, HANDSHAKE_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, 1024)  # but to shake hands
         socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a link that does not stand
-        socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
         if bus.curve:
             socket.curve_publickey, socket.curve_secretkey = bus.curve
@@ -210,11 +214,10 @@ class _Line:
         header, payload = chunk
         parts: list[bytes | memoryview] = [header] if payload is None else [header, payload]
         try:
-            self._dealer.send_multipart(parts, zmq.NOBLOCK)
+            self._dealer.send_multipart(parts, zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return False
-        sealed = [len(part) + (CURVE_BYTES if self._bus.curve else 0) for part in parts]
-        self._bus.sent_bytes[self._to] += sum(size + (2 if size < 256 else 9) for size in sealed)
+        self._bus.sent_bytes[self._to] += wire_bytes(chunk, sealed=self._bus.curve is not None)
         return True
 
     def _ready(self) -> bool:

@@ -55,8 +55,8 @@ def load_idx(name: str, classes: int, validation: float, normalise: bool) -> Dat
 
 def read_pair(images: Path, labels: Path, classes: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Bytes of N x 1 x H x W and their N labels. Raises ScenarioError when the two files do not fit."""
-    x_NHW = idx.parse(images.read_bytes(), str(images))
-    y_N = idx.parse(labels.read_bytes(), str(labels))
+    x_NHW = idx.parse(whole(images), str(images))
+    y_N = idx.parse(whole(labels), str(labels))
     if x_NHW.ndim != 3 or x_NHW.dtype.kind != "u" or x_NHW.size == 0:
         raise ScenarioError(f"{images} holds {x_NHW.dtype} of shape {x_NHW.shape}", "it must hold images of bytes")
     if y_N.shape != x_NHW.shape[:1] or y_N.dtype.kind not in "ui":
@@ -67,6 +67,14 @@ def read_pair(images: Path, labels: Path, classes: int) -> tuple[NDArray[Any], N
     return x_NHW[:, None], y_N
 
 
+def whole(path: Path) -> bytes:
+    """All bytes of a file. Raises ScenarioError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ScenarioError(f"cannot read {path}, {error.strerror}", "let this user read it") from None
+
+
 def checksums(files: dict[str, Path]) -> dict[str, str]:
     """SHA-256 of each file, by the name it has on this machine."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}
+    return {path.name: hashlib.sha256(whole(path)).hexdigest() for path in files.values()}

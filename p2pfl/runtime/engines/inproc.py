@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-
 from p2pfl.messages import Message, PeerId
 from p2pfl.runtime.drive import ScriptedDeath, drive
 from p2pfl.runtime.life import Course, life
@@ -26,14 +24,13 @@ class Inproc:
 
     async def run(self, plan: Plan, watch: Watcher, stop: asyncio.Event) -> None:
         """See Engine."""
-        world = plan.world()
-        torch.set_num_threads(world.threads)
+        world = plan.world
         seats = {i: world.seat(i) for i in world.roles}
         learned = plan.settings.wait == "learned"
         boxes = {i: Mailbox(seat.me.neighbours, seat.forms, learned) for i, seat in seats.items()}
         for i in seats:
             watch(i, Message("seated", 0, figures={"device": world.device(i)}))
-        lives = [_live(i, seat, plan.course(i, world), boxes, watch) for i, seat in seats.items()]
+        lives = [_live(i, seat, plan.course(i), boxes, watch) for i, seat in seats.items()]
         tasks = [asyncio.ensure_future(one) for one in lives]
         stopped = asyncio.ensure_future(stop.wait())
         everyone: asyncio.Future[Any] = asyncio.gather(*tasks)

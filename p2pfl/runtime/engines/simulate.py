@@ -9,8 +9,6 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import torch
-
 from p2pfl.errors import LocalError
 from p2pfl.messages import Exchange, Mail, Message, PeerId, Report
 from p2pfl.runtime.life import Killed, Life, Now, life
@@ -23,11 +21,10 @@ class Simulate:
 
     async def run(self, plan: Plan, watch: Watcher, stop: asyncio.Event) -> None:
         """See Engine."""
-        world = plan.world()
-        torch.set_num_threads(world.threads)
+        world = plan.world
         stage = _Stage(watch)
         for i in world.roles:
-            stage.lives[i] = life(world.seat(i), plan.course(i, world))
+            stage.lives[i] = life(world.seat(i), plan.course(i))
             stage.ready.append((i, None))
             watch(i, Message("seated", 0, figures={"device": world.device(i)}))
         while stage.turn() and not stop.is_set():  # noqa: ASYNC110 - it works, it does not wait
@@ -60,11 +57,14 @@ class _Stage:
         return bool(self.ready or self.waiting)
 
     def go_on(self, i: PeerId, mail: Mail | None) -> None:
-        """Peer `i` computes until it waits for mail, is killed, crashes or is through."""
+        """Peer `i` computes until it waits for mail or a new round begins, is killed, crashes or is through."""
         try:
             step = next(self.lives[i]) if mail is None else self.lives[i].send(mail)
             while not (isinstance(step, Killed) or (isinstance(step, Exchange) and step.expect)):
                 self.handle(i, step)
+                if isinstance(step, Now) and step.learning:
+                    self.ready.append((i, {}))  # others, and Ctrl-C, have their turn
+                    return
                 step = self.lives[i].send({})
         except StopIteration:
             links = {str(j): count for j, count in self.sent[i].items()}
@@ -86,7 +86,8 @@ class _Stage:
         match step:
             case Exchange():
                 for to, message in step.post.items():
-                    self.mail[to][message.kind, message.round][i] = message
+                    if to in self.lives:
+                        self.mail[to][message.kind, message.round][i] = message
                     self.sent[i][to] += sum(t.nbytes for t in message.tensors.values())
                 self.wake(step.post)
             case Now():
