@@ -148,7 +148,7 @@ def world(training: Mapping[str, Any], **settings: Any) -> World:
         "training": {"device": "cpu", **training},
         **settings,
     }
-    made = Plan(read := scenario.read(chosen), Seeds.of(read.seed).root, bytes(8)).world()
+    made = Plan(read := scenario.read(chosen), Seeds.of(read.seed).root, bytes(8)).world
     torch.set_num_threads(1)
     return made
 

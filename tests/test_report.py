@@ -44,7 +44,7 @@ def learning(
         for peer in peers:
             span_s = (0.09 if peer == 2 else 0.04) * stream.uniform(0.9, 1.1)
             time_s[peer] += span_s
-            row: Row = {"peer": peer, "round": r, "time_s": time_s[peer], "round_s": span_s}
+            row: Row = {"peer": peer, "round": r, "time_s": time_s[peer], "round_s": span_s, "compute_s": span_s}
             row |= {"loss": 2.3 * math.exp(-3 * r / rounds) * stream.uniform(0.85, 1.15), "sent_bytes": 36_000 * r}
             row |= {"vectors": 2 * r, "tensor_bytes": 35_880 * r} | more
             if (r % every == 0 or r == rounds) and peer in (evaluators or peers):

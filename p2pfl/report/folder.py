@@ -56,7 +56,7 @@ def read(folder: Path) -> Run:
     except OSError:  # a name that no folder can have
         is_folder = False
     if not is_folder:
-        raise ScenarioError(f"no folder {str(folder)[:60]!r}", "give the folder that `p2pfl launch` wrote")
+        raise ScenarioError(f"no folder {str(folder)[-60:]!r}", "give the folder that `p2pfl launch` wrote")
     if not any((folder / name).is_file() for name in ("records.jsonl", "summary.json", "environment.json")):
         remedy = "it has no records.jsonl; give the folder that `p2pfl launch` wrote"
         raise ScenarioError(f"'{folder}' is not a run folder", remedy)

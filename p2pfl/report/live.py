@@ -27,7 +27,7 @@ SHARE = 25
 """A refresh that took t seconds is not followed by another for `SHARE * t`."""
 MOST_ROWS, SLOWEST = 16, 8
 STRAGGLES = 1.5
-STRAGGLES_S = 0.1
+STRAGGLES_S = 0.05
 """A peer straggles when it computed so many times the median for its last round, and more than a moment."""
 
 

@@ -47,8 +47,9 @@ class Outbox:
         self.empty.set()
 
     def open(self) -> None:
-        """The link stands: what is posted from now on is kept."""
+        """The link stands: what waits is sent, and what is posted from now on is kept."""
         self._open = True
+        self.flush()
 
     def shut(self) -> None:
         """The link is gone, and with it what waited."""

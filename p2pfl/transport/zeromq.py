@@ -49,7 +49,7 @@ class ZeroMQBus:
         self.context = zmq.Context()
         self.context.linger = 0
         self._sockets: list[zmq.Socket[bytes]] = []
-        # a bus that nobody closed: its sockets must not vanish before its context, which would wait for them for ever
+        # where nobody closes the bus: were its sockets gone before its context, that would wait for them for ever
         weakref.finalize(self, lambda context, _: context.destroy(linger=0), self.context, self._sockets)
         self.context.set(zmq.MAX_SOCKETS, min(65535, int(self.context.get(zmq.SOCKET_LIMIT))))
         self._run, self._mailbox, self._learning, self._numbers = run, mailbox, True, 0
@@ -139,12 +139,10 @@ class ZeroMQBus:
             try:
                 if not socket.closed and handler():
                     self.loop.call_soon(readable)
-            except zmq.ZMQError as error:
-                self.loop.remove_reader(descriptor)
+            except Exception as error:  # never silent; and a defect of ours is no reason to stop listening
                 self._mailbox.fail(error)
-            except Exception as error:  # a defect of ours: never silent, and no reason to stop listening
-                self._mailbox.fail(error)
-                self.loop.call_soon(readable)
+                if not isinstance(error, zmq.ZMQError):
+                    self.loop.call_soon(readable)
 
         self._sockets.append(socket)
         descriptor = int(socket.getsockopt(zmq.FD))
@@ -161,8 +159,7 @@ class ZeroMQBus:
         self._say_beat()
 
     def _say_beat(self) -> None:
-        beat = Beat(self._mailbox.round, self._learning and not self._mailbox.waiting)
-        frame = encode_beat(self._run, beat)
+        frame = encode_beat(self._run, Beat(self._mailbox.round, self._learning and not self._mailbox.waiting))
         for line in self._lines.values():
             if line.outbox.empty.is_set():  # what waits to be sent says as much
                 line.outbox.post([(frame, None)])
@@ -189,9 +186,8 @@ class _Line:
     """What goes out to one neighbour: a DEALER, its monitor, and the outbox."""
 
     def __init__(self, bus: ZeroMQBus, mailbox: Mailbox | Desk, to: PeerId, intro: Introduction) -> None:
-        self.outbox = Outbox(
-            self._sent, OUTBOX_BYTES if isinstance(mailbox, Mailbox) else None
-        )  # a launcher is posted all
+        limit_bytes = OUTBOX_BYTES if isinstance(mailbox, Mailbox) else None  # a launcher is told all
+        self.outbox = Outbox(self._sent, limit_bytes)
         self._bus, self._mailbox, self._to, self._stands = bus, mailbox, to, False
         self._loss: asyncio.TimerHandle | None = None
         self._dealer = socket = bus.context.socket(zmq.DEALER)
@@ -211,10 +207,10 @@ class _Line:
         socket.connect(intro.endpoint)
 
     def _sent(self, chunk: Chunk) -> bool:
-        header, payload = chunk
-        parts: list[bytes | memoryview] = [header] if payload is None else [header, payload]
+        if not self._stands:  # libzmq would take it before the handshake, and lose it when that fails
+            return False
         try:
-            self._dealer.send_multipart(parts, zmq.NOBLOCK, copy=False)
+            self._dealer.send_multipart([part for part in chunk if part is not None], zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return False
         self._bus.sent_bytes[self._to] += wire_bytes(chunk, sealed=self._bus.curve is not None)
@@ -251,4 +247,4 @@ class _Line:
         self._lost(None)
         self._dealer.disable_monitor()
         self._bus.leave(self._monitor, linger_s=0.0)
-        self._bus.leave(self._dealer, linger_s if self._stands else 0.0)
+        self._bus.leave(self._dealer, linger_s)
