@@ -2,7 +2,7 @@
 
     python benchmarks/modes.py results.jsonl [--engine simulate] [--seeds 5]
 
-Every case gets the same budget: its learning rate is chosen on the validation split, among the same four, with a seed
+Every case gets the same budget: its learning rate is chosen on the validation split, among the same six, with a seed
 that is not measured. The test set is read once a run. Each run is a line appended to the file, and what is there is
 not run again, so it can be stopped and started at will. Needs MNIST (see the README).
 """
@@ -25,7 +25,7 @@ from p2pfl.metrics.intervals import Interval, mean_interval, paired_interval
 MODES = {"gossip": "mnist_gossip", "star": "mnist_star", "leader-follower": "mnist_leader_follower"}
 BASELINES = {"alone": "mnist_alone", "central": "mnist_central"}
 SKETCHES = {"dense": "dense", "half": "{countsketch: {ratio: 0.5}}"}
-RATES = (0.05, 0.1, 0.2, 0.4)
+RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6)
 ELASTIC = 0.5
 """lr * rho of leader-follower, whatever the learning rate."""
 TUNING_SEED = 1000

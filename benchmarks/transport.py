@@ -1,10 +1,9 @@
 """What the wire costs: our bus against bare pyzmq, between two processes on this machine.
 
 Goodput of parameter messages, one way: each is put together in a tensor and checked to be finite. Bare pyzmq moves the
-same bytes as 1 MiB messages into one tensor that is always the same and checks it likewise: `in step` its sender is at
-most as many messages ahead of the receiver's word as a mailbox permits ours, in a `stream` it never waits for a word.
-All are measured in turns, and the ratios are of medians; CPU is that of both processes together. Our `tcp` is always
-CURVE and our `ipc` never, so the ratios of equals are curve to curve and ipc to ipc.
+same bytes as 1 MiB messages into one tensor that is always the same and checks it likewise: `in step` its sender is as
+far ahead of the receiver's word as a mailbox permits ours, in a `stream` it waits for no word. All are measured in
+turns; ratios are of medians; CPU is of both processes. Our `tcp` is always CURVE and our `ipc` never.
 
     python benchmarks/transport.py [--repeats 7]
 """
@@ -13,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import multiprocessing
 import tempfile
 import time
@@ -32,7 +32,7 @@ from p2pfl.transport.zeromq import ZeroMQBus, introduce
 
 MIB = 1 << 20
 MODELS = {"0.8 MB": 200_000, "40 MB": 10_000_000}
-BLOCK_BYTES = 400_000_000
+BLOCK_BYTES = 240_000_000
 AHEAD = 4
 """Messages that the sender is ahead of the receiver's word, within what a mailbox keeps."""
 WIRES = ("ipc", "tcp")
@@ -86,20 +86,21 @@ class Side:
         for k in range(count + AHEAD):
             self.round += 1
             bus.at(self.round - AHEAD)
-            if k >= AHEAD:
-                await bus.collect("word", self.round - AHEAD, (1 - self.me,))
+            if k >= AHEAD and k % 2 == 0:
+                await bus.collect("word", self.round - AHEAD + 1, (1 - self.me,))
             if k < count:
                 bus.post(1 - self.me, Message(model, self.round, {"x": x}))
 
     async def collect(self, wire: str, model: str, count: int) -> None:
-        """Hear so many messages, with a word back for each."""
+        """Hear so many messages, with a word back for every two."""
         bus = self.buses[wire]
-        for _ in range(count):
+        for k in range(count):
             self.round += 1
             bus.at(self.round)
             mail = await bus.collect(model, self.round, (1 - self.me,))
             assert len(mail) == 1
-            bus.post(1 - self.me, Message("word", self.round))
+            if k % 2:
+                bus.post(1 - self.me, Message("word", self.round))
         self.round += AHEAD
 
     async def pingpong(self, wire: str, count: int) -> list[float]:
@@ -121,7 +122,7 @@ class Side:
         """Bare pyzmq's sender; in step, it is as far ahead of the receiver's word as ours."""
         socket, x = self.bare[name], torch.ones(MODELS[model]).numpy().data.cast("B")
         for k in range(count + AHEAD):
-            if in_step and k >= AHEAD:
+            if in_step and k >= AHEAD and k % 2 == 0:
                 socket.recv()
             for at in range(0, len(x) if k < count else 0, MIB):
                 socket.send(x[at : at + MIB], copy=False)
@@ -130,18 +131,25 @@ class Side:
         """Bare pyzmq's receiver."""
         socket, x = self.bare[name], torch.empty(MODELS[model])
         bytes_of = x.view(torch.uint8).numpy()
-        for _ in range(count):
+        for k in range(count):
             for at in range(0, len(bytes_of), MIB):
                 part = bytes_of[at : at + MIB]
                 numpy.copyto(part, numpy.frombuffer(socket.recv(copy=False).buffer, numpy.uint8))
                 assert finite(x[at // 4 : at // 4 + len(part) // 4])
-            if in_step:
+            if in_step and k % 2:
                 socket.send(b"word")
+
+
+def settle() -> None:
+    """As a peer's process is prepared."""
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
 
 
 def sender(pipe: Connection, folder: str, curve: dict[str, Any]) -> None:
     """The other process: does what it is told, and says how much CPU that took."""
-    torch.set_num_threads(1)
+    settle()
 
     async def obey() -> None:
         side = Side(1, folder, curve)
@@ -181,7 +189,7 @@ class Bench:
 
     async def block(self, name: str, model: str, bare: str = "") -> tuple[float, float]:
         """GB/s and CPU seconds a GB of one block of messages."""
-        count = max(2, BLOCK_BYTES // (4 * MODELS[model]) // (2 if "tcp" in name else 1))
+        count = BLOCK_BYTES // (8 * MODELS[model]) * 2
         gigabytes = count * 4 * MODELS[model] / 1e9
         cpu_s, began_s = time.process_time(), time.perf_counter()
         if bare:
@@ -235,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     repeats = parser.parse_args().repeats
-    torch.set_num_threads(1)
+    settle()
     curve = {"server": zmq.curve_keypair(), "client": zmq.curve_keypair()}
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = multiprocessing.Pipe()

@@ -14,6 +14,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from p2pfl.errors import LocalError, RemoteError
@@ -173,10 +174,9 @@ class Mailbox:
                 if patience_s <= 0:
                     break
                 self._changed.clear()
-                try:
-                    await asyncio.wait_for(self._changed.wait(), None if math.isinf(patience_s) else patience_s)
-                except TimeoutError:
-                    continue
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(None if math.isinf(patience_s) else patience_s):
+                        await self._changed.wait()
         finally:
             self.waiting, self._since_s = False, self._clock()
         mail = {j: self._links[j].mail.pop((kind, round), None) for j in sorted(expect)}

@@ -130,10 +130,7 @@ class ZeroMQBus:
             Path(self.endpoint.removeprefix("ipc://")).unlink(missing_ok=True)  # libzmq does not
 
     def watch(self, socket: zmq.Socket[bytes], handler: Callable[[], bool]) -> None:
-        """Call `handler` whenever the socket may have something, until it returns False (nothing left).
-
-        A handler must leave no event of its socket unlooked at, or the descriptor stays readable.
-        """
+        """Call `handler` whenever the socket may have something, until it has looked at all (False)."""
 
         def readable() -> None:
             try:
@@ -209,8 +206,11 @@ class _Line:
     def _sent(self, chunk: Chunk) -> bool:
         if not self._stands:  # libzmq would take it before the handshake, and lose it when that fails
             return False
+        header, payload = chunk
         try:
-            self._dealer.send_multipart([part for part in chunk if part is not None], zmq.NOBLOCK, copy=False)
+            self._dealer.send(header, zmq.NOBLOCK | (0 if payload is None else zmq.SNDMORE))
+            if payload is not None:
+                self._dealer.send(payload, zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return False
         self._bus.sent_bytes[self._to] += wire_bytes(chunk, sealed=self._bus.curve is not None)

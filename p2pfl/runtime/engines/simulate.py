@@ -9,7 +9,6 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from p2pfl.errors import LocalError
 from p2pfl.messages import Exchange, Mail, Message, PeerId, Report
 from p2pfl.runtime.life import Killed, Life, Now, life
 from p2pfl.runtime.plan import Plan, Watcher
@@ -50,8 +49,8 @@ class _Stage:
         """One peer goes on until it waits; false when all are through."""
         if not self.ready:
             self.wake(list(self.waiting))
-        if not self.ready and self.waiting:
-            raise LocalError(f"peers {sorted(self.waiting)} wait for each other")
+        if not self.ready:  # who waits for each other gives up on each other, as in real time
+            self.wake(list(self.waiting), at_last=True)
         if self.ready:
             self.go_on(*self.ready.popleft())
         return bool(self.ready or self.waiting)
@@ -100,14 +99,15 @@ class _Stage:
                 sent = {"time_s": time.monotonic() - self.born_s, "sent_bytes": self.sent[i].total()}
                 self.watch(i, Message("row", step.round, step.tensors, {**step.figures, **sent}))
 
-    def wake(self, peers: Iterable[PeerId]) -> None:
-        """Those of `peers` whose mail is complete, or can no longer become so, may go on."""
+    def wake(self, peers: Iterable[PeerId], at_last: bool = False) -> None:
+        """Those of `peers` whose mail is complete, or can no longer become so (or `at_last`), may go on."""
         for i in peers:
             step = self.waiting.get(i)
             if step is None:
                 continue
             came = self.mail[i][step.kind, step.round]
-            if all(j in came or j not in self.lives or self.rounds[j] > step.round for j in step.expect):
+            settled = (j in came or j not in self.lives or self.rounds[j] > step.round for j in step.expect)
+            if at_last or all(settled):
                 del self.waiting[i]
                 del self.mail[i][step.kind, step.round]
                 self.ready.append((i, {j: came[j] for j in sorted(step.expect) if j in came}))
