@@ -72,11 +72,12 @@ class Results:
         ]
         kept = ("accuracy", "rounds_to_target", "consensus_distance", "bytes", "vectors_sent", "wall_s", "engine")
         figures = {name: record.summary[name] for name in kept if name in record.summary}
-        row = {**key, "validation": statistics.fmean(validation), **figures}
+        diverged = bool(record.crashed) or not validation
+        row = {**key, "validation": 0.0 if diverged else statistics.fmean(validation), **figures}
         self.rows.append(row)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print(f"{case.mode} {case.sketch} lr {lr:g} seed {seed}: {row['accuracy']['mean']:.4f}", flush=True)
+        print(f"{case.mode} {case.sketch} lr {lr:g} seed {seed}: validation {row['validation']:.4f}", flush=True)
         return row
 
     def rate(self, case: Case) -> float:

@@ -5,15 +5,15 @@ same bytes as 1 MiB messages into one tensor that is always the same and checks 
 far ahead of the receiver's word as a mailbox permits ours, in a `stream` it waits for no word. All are measured in
 turns; ratios are of medians; CPU is of both processes. Our `tcp` is always CURVE and our `ipc` never.
 
-    python benchmarks/transport.py [--repeats 7]
+    python benchmarks/transport.py [REPEATS]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import multiprocessing
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ import torch
 import zmq
 
 from p2pfl.messages import Form, Message
+from p2pfl.runtime import tuning
 from p2pfl.transport.forms import finite
 from p2pfl.transport.mailbox import Mailbox
 from p2pfl.transport.zeromq import ZeroMQBus, introduce
@@ -37,7 +38,6 @@ AHEAD = 4
 """Messages that the sender is ahead of the receiver's word, within what a mailbox keeps."""
 WIRES = ("ipc", "tcp")
 BARE = ("ipc null", "tcp null", "tcp curve")
-IDLE_S = 5.0
 
 
 @dataclass
@@ -66,8 +66,7 @@ class Side:
         """Bind the receiver's sockets, or connect the sender's to them."""
         for name in BARE:
             socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.set_hwm(64)
+            socket.linger, socket.hwm = 0, 64
             if name == "tcp curve" and ports is None:
                 socket.curve_secretkey, socket.curve_server = self.curve["server"][1], True
             elif name == "tcp curve":
@@ -104,7 +103,6 @@ class Side:
         self.round += AHEAD
 
     async def pingpong(self, wire: str, count: int) -> list[float]:
-        """Small messages there and back; the seconds that each took."""
         bus, took_s = self.buses[wire], []
         for _ in range(count):
             self.round += 1
@@ -128,7 +126,6 @@ class Side:
                 socket.send(x[at : at + MIB], copy=False)
 
     def pull(self, name: str, model: str, count: int, in_step: bool) -> None:
-        """Bare pyzmq's receiver."""
         socket, x = self.bare[name], torch.empty(MODELS[model])
         bytes_of = x.view(torch.uint8).numpy()
         for k in range(count):
@@ -143,7 +140,7 @@ class Side:
 def settle() -> None:
     """As a peer's process is prepared."""
     torch.set_num_threads(1)
-    gc.collect()
+    tuning.keep_memory()  # bare pyzmq has the same good of it
     gc.freeze()
 
 
@@ -221,7 +218,7 @@ class Bench:
 
 async def measure(bench: Bench, repeats: int) -> None:
     await bench.meet()
-    for wire in WIRES:
+    for wire in bench.side.buses:
         print(f"a small message there and back, {wire}: {await bench.round_trip_ms(wire):.2f} ms (<= 1)")
     print(f"{'':8}{'ours':12}{'GB/s':>6}{'CPU s/GB':>10}   {'bare pyzmq':20}{'GB/s':>6}{'CPU s/GB':>10}{'ratio':>8}")
     for model in MODELS:
@@ -232,17 +229,15 @@ async def measure(bench: Bench, repeats: int) -> None:
                 what = f"{model:8}{'tcp curve' if ours == 'tcp' else 'ipc plain':12}{g:6.2f}{c:10.2f}"
                 print(f"{what}   {f'{name}, {bare}':20}{bare_g:6.2f}{bare_c:10.2f}{g / bare_g:8.2f}")
     cpu_s = time.process_time()
-    await asyncio.sleep(IDLE_S)
-    print(f"two idle buses: {100 * (time.process_time() - cpu_s) / IDLE_S:.2f} % of a core (<= 1)")
+    await asyncio.sleep(5)
+    print(f"two idle buses: {20 * (time.process_time() - cpu_s):.2f} % of a core (<= 1)")
     bench.pipe.send(None)
     for bus in bench.side.buses.values():
         await bus.close(flush_s=0.0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=7)
-    repeats = parser.parse_args().repeats
+    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     settle()
     curve = {"server": zmq.curve_keypair(), "client": zmq.curve_keypair()}
     with tempfile.TemporaryDirectory() as folder:

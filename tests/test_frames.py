@@ -20,7 +20,6 @@ from p2pfl.errors import LocalError, RemoteError
 from p2pfl.messages import Form, Message
 from p2pfl.transport.forms import DTYPES, Anything, Wanted, check_whole, finite
 from p2pfl.transport.frames import CHUNK_BYTES, HEADER_BYTES, Beat, Decoder, Part, encode, encode_beat
-from p2pfl.transport.memory import Memory
 
 RUN = b"run"
 FAST = settings(deadline=None)  # a busy machine is no failure
@@ -362,16 +361,3 @@ def test_a_message_begun_again_and_again_holds_the_memory_of_one() -> None:
 def test_what_no_message_can_carry_is_an_error_of_ours(message: Message, word: str) -> None:
     with pytest.raises(LocalError, match=word):
         encode(RUN, 1, message)
-
-
-def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
-    memory = Memory()
-    first = memory.tensor(torch.float32, (1000,))
-    where = first.data_ptr()
-    view = first.view(10, 100)[3].numpy()
-    del first
-    held = memory.tensor(torch.float32, (1000,))
-    assert held.data_ptr() != where, "a view holds it"
-    del view
-    assert memory.tensor(torch.float64, (500,)).data_ptr() == where
-    assert memory.tensor(torch.float32, (1001,)).data_ptr() != where, "another size"

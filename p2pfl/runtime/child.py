@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import multiprocessing
 import os
@@ -22,7 +21,7 @@ import psutil
 import torch
 
 from p2pfl.messages import Figure, Message, PeerId
-from p2pfl.runtime import slices
+from p2pfl.runtime import tuning
 from p2pfl.runtime.drive import ScriptedDeath, drive
 from p2pfl.runtime.life import life
 from p2pfl.runtime.plan import FILE, opened
@@ -39,7 +38,8 @@ def live(folder: str, me: PeerId, launcher: Introduction, control: str, endpoint
     """The process's main. It never returns, so that nothing of the fork server's is torn down a second time."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's, who tells the peers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _keep_memory()
+    tuning.keep_memory()
+    tuning.be_patient()
     try:
         asyncio.run(_live(Path(folder), me, launcher, control, endpoint))
     except BaseException:
@@ -47,18 +47,6 @@ def live(folder: str, me: PeerId, launcher: Introduction, control: str, endpoint
         sys.stderr.flush()
         os._exit(1)
     os._exit(0)
-
-
-def _keep_memory() -> None:
-    """Have glibc reuse freed memory instead of returning it: else every vector of every round is faulted in anew.
-
-    Of a round of 10M parameters that was half the time. Elsewhere than on glibc nothing is done.
-    """
-    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    for option, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 1 << 30), (top_pad, 1 << 20)):
-        if mallopt is not None:
-            mallopt(option, value)
 
 
 @dataclass
@@ -122,7 +110,7 @@ async def _learn(folder: Path, me: PeerId, channel: ZeroMQBus, endpoint: str, wo
         for j in set(seat.me.neighbours) - set(neighbours):
             box.link(j, stands=False)  # it was gone before anybody met it
         bus.connect(neighbours)
-        await drive(life(seat, plan.course(me)), bus, say, ThreadPoolExecutor(1, f"peer {me}", slices.take_long))
+        await drive(life(seat, plan.course(me)), bus, say, ThreadPoolExecutor(1, f"peer {me}", tuning.take_long))
         say(Message("left", plan.settings.rounds, figures=_farewell(bus)))
         await word.stop.wait()
         await bus.close()

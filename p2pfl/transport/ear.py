@@ -8,20 +8,18 @@ from p2pfl.errors import RemoteError
 from p2pfl.messages import PeerId
 from p2pfl.transport.frames import Decoder
 from p2pfl.transport.mailbox import Desk, Mailbox
-from p2pfl.transport.memory import Memory
 
 
 class Ear:
     """Hears one neighbour. A new connection begins afresh; what is left of the one before is no longer heard."""
 
-    def __init__(self, run: bytes, mailbox: Mailbox | Desk, sender: PeerId, memory: Memory) -> None:
-        self._memory = memory
+    def __init__(self, run: bytes, mailbox: Mailbox | Desk, sender: PeerId) -> None:
         self._run, self._mailbox, self._sender = run, mailbox, sender
         self._connection = self._former = b""
         self._decoder = self._fresh()
 
     def _fresh(self) -> Decoder:
-        return Decoder(self._run, lambda kind, round: self._mailbox.wanted(self._sender, kind, round), self._memory)
+        return Decoder(self._run, lambda kind, round: self._mailbox.wanted(self._sender, kind, round))
 
     def hear(self, connection: bytes, frames: list[Any]) -> None:
         """Take one chunk, as the frames of a message that came over `connection`."""

@@ -27,7 +27,6 @@ from torch import Tensor
 from p2pfl.errors import LocalError, RemoteError
 from p2pfl.messages import Form, Message
 from p2pfl.transport.forms import DTYPES, Anything, Table, Wanted, check, check_numbers, read_table, size_bytes
-from p2pfl.transport.memory import Memory
 
 assert sys.byteorder == "little", "tensors travel as they lie in memory"
 
@@ -35,6 +34,8 @@ VERSION = 1
 CHUNK_BYTES = 1 << 20
 HEADER_BYTES = 1 << 16
 LAST_ROUND = 1 << 62
+ALIGNMENT_BYTES = 64
+"""As torch aligns its own tensors: the order of sums, and so the last bit of figures, may hang on it."""
 CURVE_BYTES = 33
 """What CURVE adds to a frame (RFC 26): command name, nonce, authenticator, flags."""
 Chunk = tuple[bytes, memoryview | None]
@@ -110,8 +111,8 @@ class Decoder:
     The later chunks of a message that is not kept, was refused, or began on an earlier connection pass unheard.
     """
 
-    def __init__(self, run: bytes, wanted: Callable[[str, int], Wanted], memory: Memory | None = None) -> None:
-        self._run, self._wanted, self._memory = run, wanted, memory or Memory()
+    def __init__(self, run: bytes, wanted: Callable[[str, int], Wanted]) -> None:
+        self._run, self._wanted = run, wanted
         self._number = -1
         self._partial: _Partial | None = None
         self._skipping = True
@@ -159,7 +160,7 @@ class Decoder:
             return None
         table = read_table(kind, rows)
         check(kind, table, figures, wanted)
-        self._partial = _Partial(Message(kind, round, {}, figures), table, wanted, self._memory)
+        self._partial = _Partial(Message(kind, round, {}, figures), table, wanted)
         return self._add(0, payload)
 
     def _later(self, number: int, offset: int, payload: Any) -> Message | None:
@@ -180,9 +181,8 @@ class Decoder:
 class _Partial:
     """A message on its way: its tensors, filled in order."""
 
-    def __init__(self, head: Message, table: Table, wanted: Form | Anything, memory: Memory) -> None:
-        source = memory if isinstance(wanted, Form) else Memory()  # what has any size seldom comes again
-        tensors = {name: source.tensor(dtype, shape) for name, (dtype, shape) in table.items()}
+    def __init__(self, head: Message, table: Table, wanted: Form | Anything) -> None:
+        tensors = {name: _empty(dtype, shape) for name, (dtype, shape) in table.items()}
         self._message = Message(head.kind, head.round, tensors, head.figures)
         self._wanted, self._size, self._offset = wanted, size_bytes(table), 0
         self._due = (piece for t in tensors.values() for piece in _pieces(t))
@@ -202,3 +202,11 @@ class _Partial:
             raise RemoteError(f"a chunk of {size} bytes where none were due")
         self._offset += size
         return self._message if self._offset == self._size else None
+
+
+def _empty(dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """Memory for a tensor, from numpy, which asks for huge pages and is seen by tracemalloc."""
+    size = size_bytes({"": (dtype, shape)})
+    room = numpy.empty(size + ALIGNMENT_BYTES, numpy.uint8)
+    start = -room.ctypes.data % ALIGNMENT_BYTES
+    return torch.from_numpy(room[start : start + size]).view(dtype).view(shape)

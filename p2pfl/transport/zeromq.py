@@ -24,7 +24,6 @@ from p2pfl.transport.door import Door, Introduction, introduce
 from p2pfl.transport.ear import Ear
 from p2pfl.transport.frames import CHUNK_BYTES, CURVE_BYTES, Beat, Chunk, encode, encode_beat, wire_bytes
 from p2pfl.transport.mailbox import BEAT_S, Desk, Mailbox
-from p2pfl.transport.memory import Memory
 from p2pfl.transport.outbox import OUTBOX_BYTES, Outbox
 
 __all__ = ["Introduction", "ZeroMQBus", "introduce"]
@@ -54,7 +53,7 @@ class ZeroMQBus:
         self.context.set(zmq.MAX_SOCKETS, min(65535, int(self.context.get(zmq.SOCKET_LIMIT))))
         self._run, self._mailbox, self._learning, self._numbers = run, mailbox, True, 0
         self.loop = asyncio.get_running_loop()
-        self._door, self._memory = Door(), Memory()
+        self._door = Door()
         self._lines: dict[PeerId, _Line] = {}
         self._ears: dict[PeerId, Ear] = {}
         self._beats: asyncio.TimerHandle | None = None
@@ -84,7 +83,7 @@ class ZeroMQBus:
         """Let these neighbours in, reach out to them, and begin to give signs of life."""
         for j, intro in neighbours.items():
             self._door.welcome(j, z85.decode(intro.expect) if self.curve else intro.expect)
-            self._ears[j] = Ear(self._run, self._mailbox, j, self._memory)
+            self._ears[j] = Ear(self._run, self._mailbox, j)
             self._lines[j] = _Line(self, self._mailbox, j, intro)
         if self._beats is None:
             self.watch(self._zap, self._admit)  # not before: who came early waits at the door
@@ -189,6 +188,7 @@ class _Line:
         self._loss: asyncio.TimerHandle | None = None
         self._dealer = socket = bus.context.socket(zmq.DEALER)
         socket.setsockopt(zmq.SNDHWM, QUEUE_CHUNKS)
+        socket.setsockopt(zmq.SNDBUF, 2 * CHUNK_BYTES)  # so that a chunk is sent at one go, not in five
         socket.setsockopt(zmq.RCVHWM, 1)  # nobody has anything to say here
         socket.setsockopt(zmq.MAXMSGSIZE, 1024)  # but to shake hands
         socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a link that does not stand
