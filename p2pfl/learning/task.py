@@ -20,7 +20,7 @@ from p2pfl.learning.data import Data
 from p2pfl.learning.model import Model, first_parameters, layout_of
 from p2pfl.seeds import Seeds
 
-CHUNK = 512
+CHUNK = 256
 """Examples that are evaluated at once."""
 
 
