@@ -28,13 +28,13 @@ from p2pfl.transport.outbox import OUTBOX_BYTES, Outbox
 
 __all__ = ["Introduction", "ZeroMQBus", "introduce"]
 
+MOST_SOCKETS = 1 << 14  # three a neighbour; each that may be costs 12 bytes
 QUEUE_CHUNKS = 16
 DRAIN_CHUNKS = 64
 FLUSH_S = 5.0
 GRACE_S = 0.1
 """What came before a link closed still counts: it may lie in a buffer yet."""
-DROP = zmq.EVENT_DISCONNECTED
-WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | DROP
+WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | (DROP := zmq.EVENT_DISCONNECTED)
 
 
 class ZeroMQBus:
@@ -50,7 +50,7 @@ class ZeroMQBus:
         self._sockets: list[zmq.Socket[bytes]] = []
         # where nobody closes the bus: were its sockets gone before its context, that would wait for them for ever
         weakref.finalize(self, lambda context, _: context.destroy(linger=0), self.context, self._sockets)
-        self.context.set(zmq.MAX_SOCKETS, min(65535, int(self.context.get(zmq.SOCKET_LIMIT))))
+        self.context.set(zmq.MAX_SOCKETS, MOST_SOCKETS)
         self._run, self._mailbox, self._learning, self._numbers = run, mailbox, True, 0
         self.loop = asyncio.get_running_loop()
         self._door = Door()
