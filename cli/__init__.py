@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import time
 from typing import Any
 
 import click
 
 from p2pfl.errors import P2PFLError, ScenarioError
+
+BORN_S = time.time()
+"""When this launcher was born, an interpreter's start (some 20 ms) earlier."""
 
 
 class Verbs(click.Group):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from . import BORN_S
+
 CRASHED, STOPPED = 3, 130
 
 
@@ -31,7 +33,7 @@ def launch(ctx: click.Context, file: str, out: Path | None, sets: tuple[str, ...
     console = rich.console.Console()
     with Live(console, scenario.name, peers, scenario.rounds, scenario.evaluate.target) as live:
         screen = Screen(lambda row: live.hear(str(row["peer"]), row), live.note)
-        record = p2pfl.launch(file, out, sets, screen)
+        record = p2pfl.launch(file, out, sets, screen, BORN_S)
     console.print(table(record.summary))
     if record.stopped:
         click.echo(f"stopped before the end; what was recorded is kept in {record.folder}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,18 +23,21 @@ def launch(
     out: str | Path | None = None,
     sets: Sequence[str] = (),
     screen: Screen | None = None,
+    born_s: float | None = None,
 ) -> Record:
     """Run a scenario and write its report: what `p2pfl launch` does.
 
-    `source` is a path, the name of a shipped scenario, or a mapping; `sets` are like `--set`.
+    `source` is a path, the name of a shipped scenario, or a mapping; `sets` are like `--set`. `startup_s` counts from
+    `born_s` (as time.time()), or from this call.
     Raises ScenarioError for anything wrong with what was asked, before anything is started or written.
     """
+    born_s = time.time() if born_s is None else born_s
     from p2pfl import scenario
     from p2pfl.report.page import write
     from p2pfl.runtime.launch import Screen, run
 
     with scenario.located(source, sets):
-        record = run(scenario.read(source, sets), None if out is None else Path(out), screen or Screen())
+        record = run(scenario.read(source, sets), None if out is None else Path(out), screen or Screen(), born_s)
     write(record.folder)
     return record
 

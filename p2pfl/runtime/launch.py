@@ -22,7 +22,7 @@ from p2pfl import scenario
 from p2pfl.errors import LocalError, ScenarioError
 from p2pfl.plugins import brief
 from p2pfl.runtime.plan import Plan
-from p2pfl.runtime.record import Recorder, Row, age_s, prepare
+from p2pfl.runtime.record import Recorder, Row, prepare
 from p2pfl.runtime.summary import summarise
 from p2pfl.scenario import Scenario
 from p2pfl.seeds import Seeds
@@ -46,13 +46,18 @@ class Screen:
     note: Callable[[str], None] = lambda text: None
 
 
-def run(settings: Scenario, out: Path | None = None, screen: Screen = Screen()) -> Record:
+def run(
+    settings: Scenario,
+    out: Path | None = None,
+    screen: Screen = Screen(),
+    born_s: float | None = None,
+) -> Record:
     """Run it, and leave its folder. Ctrl-C stops every peer and keeps what was recorded.
 
     Raises ScenarioError when the scenario cannot be made concrete or `out` is not empty, LocalError when nothing can
     start.
     """
-    birth_s = time.time() - age_s()
+    birth_s = time.time() if born_s is None else born_s
     began_s = time.monotonic()
     plan = Plan(settings, Seeds.of(settings.seed).root, secrets.token_bytes(8))
     world = plan.world

@@ -7,7 +7,6 @@ import math
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -192,8 +191,3 @@ def _commit() -> str | None:
         return None
     top, _, commit = asked.stdout.strip().partition("\n")
     return commit if asked.returncode == 0 and Path(top) == here else None
-
-
-def age_s() -> float:
-    """Seconds since this process was born."""
-    return time.time() - psutil.Process().create_time()
