@@ -42,7 +42,7 @@ def live(folder: str, me: PeerId, launcher: Introduction, control: str, endpoint
     tuning.be_patient()
     try:
         asyncio.run(_live(Path(folder), me, launcher, control, endpoint))
-    except BaseException:
+    except BaseException:  # nothing may return into the fork server
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
@@ -117,7 +117,7 @@ async def _learn(folder: Path, me: PeerId, channel: ZeroMQBus, endpoint: str, wo
     except ScriptedDeath:
         say(Message("killed", box.round if box else 0))
         raise
-    except Exception:
+    except Exception:  # whatever this peer dies of, the launcher is told
         text = traceback.format_exc()[-TRACEBACK_CHARACTERS:]
         say(Message("crashed", box.round if box else 0, figures={"traceback": text}))
 
