@@ -34,10 +34,8 @@ from p2pfl.transport.zeromq import ZeroMQBus, introduce
 MIB = 1 << 20
 MODELS = {"0.8 MB": 200_000, "40 MB": 10_000_000}
 BLOCK_BYTES = 240_000_000
-AHEAD = 4
-"""Messages that the sender is ahead of the receiver's word, within what a mailbox keeps."""
-WIRES = ("ipc", "tcp")
-BARE = ("ipc null", "tcp null", "tcp curve")
+AHEAD = 4  # messages that the sender is ahead of the receiver's word, within what a mailbox keeps
+WIRES, BARE = ("ipc", "tcp"), ("ipc null", "tcp null", "tcp curve")
 
 
 @dataclass

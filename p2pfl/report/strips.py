@@ -23,7 +23,8 @@ MOST_BLOCKS = 60
 """Beyond so many rounds, several share one shade."""
 WIDTH_PX = 1080
 SLOW = 1.5
-"""A round is marked as slow when it took so many times the median of all peers' rounds of its number."""
+SLOW_S = 0.05
+"""A round is slow when its peer computed so many times the median over peers for it, and more than a moment."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def _rounds(row: int, rows: Iterable[Row], block: int, median_s: dict[int, float
         if end_s is None or span_s is None or span_s < 0:
             continue
         compute_s = number(told.get("compute_s")) or 0.0
-        shades = ("slow", "slow2") if compute_s > SLOW * median_s.get(told["round"], compute_s) else ("even", "odd")
+        bound_s = max(SLOW * median_s.get(told["round"], compute_s), SLOW_S)
+        shades = ("slow", "slow2") if compute_s > bound_s else ("even", "odd")
         yield Bar(row, max(0.0, end_s - span_s), end_s, shades[(told["round"] - 1) // block % 2])
 
 
