@@ -79,16 +79,16 @@ class Slot:
     default: str | None = None
 
     def choose(self, given: Any) -> Choice:
-        """The plug-in that was given by its name, or as the one key of a mapping of its options."""
+        """The plug-in that was given by its name, or as the one key of a mapping of its options, or of its first one."""
         name, options = next(iter(given.items())) if isinstance(given, dict) and len(given) == 1 else (given, {})
         if not isinstance(name, str):
             remedy = f"name one {singular(self.room)}, alone or with its options as '{{name: {{...}}}}'"
             raise ScenarioError(f"{self.key} is {brief(given)}", remedy, (self.key,))
-        if options is not None and not isinstance(options, dict):
-            problem = f"{self.key}.{name} is {brief(options)}"
-            raise ScenarioError(problem, "must be a mapping of its options", (self.key, name))
         try:
-            return Choice(name, build(self.room, name, options or {}))
+            cls = find(self.room, name)
+            if options is not None and not isinstance(options, dict):
+                options = {first_option(cls): options}
+            return Choice(name, fill(cls, options or {}))
         except ScenarioError as error:
             raise error.under(self.key, name) from None
 
@@ -137,6 +137,13 @@ def fill(cls: type[Any], options: Mapping[str, Any]) -> Any:
 def options_of(cls: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
     """The options of a plug-in: the fields that can be given."""
     return tuple(field for field in dataclasses.fields(cls) if field.init)
+
+
+def first_option(cls: type[Any]) -> str:
+    """The option that may be given alone, as in `{file: lab.graphml}`. Raises ScenarioError where there is none."""
+    if not (options := options_of(cls)):
+        raise ScenarioError(f"{cls.__name__} has no options", "name it alone")
+    return options[0].name
 
 
 def default_of(option: dataclasses.Field[Any]) -> Any:

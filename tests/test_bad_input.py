@@ -53,10 +53,8 @@ IN_THE_FILE: dict[str, tuple[str, tuple[str, ...]]] = {
         "sketch: {dense: {}, countsketch: {}}",
         ("sketch is", "(bad.yaml:2)", "name one sketch"),
     ),
-    "options that are no mapping": (
-        "sketch: {countsketch: 0.5}",
-        ("sketch.countsketch is 0.5 (bad.yaml:2)", "mapping"),
-    ),
+    "a wrong first option alone": ("sketch: {countsketch: 2.5}", ("ratio is 2.5 (bad.yaml:2)", "less than or equal")),
+    "an option where there is none": ("sketch: {dense: 3}", ("Dense has no options (bad.yaml:2)", "name it alone")),
     "a list of plug-ins": ("algorithm: [dpsgd]", ("algorithm is ['dpsgd'] (bad.yaml:2)", "name one algorithm")),
     "no plug-in": ("model:", ("model is None (bad.yaml:2)", "name one model")),
     "duplicate key": ("peers: 3\npeers: 4", ("'peers' is given twice (bad.yaml:3)", "bad.yaml:2")),

@@ -11,16 +11,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     **dict.fromkeys(("p2pfl.errors", "p2pfl.messages", "p2pfl.seeds"), 0),
-    **dict.fromkeys(("p2pfl.contracts", "p2pfl.plugins", "p2pfl.yaml_marks"), 1),
-    **dict.fromkeys(("p2pfl.peer", "p2pfl.mixing"), 2),
-    **dict.fromkeys(("p2pfl.topologies", "p2pfl.algorithms", "p2pfl.sketches", "p2pfl.aggregators"), 3),
-    **dict.fromkeys(("p2pfl.defences", "p2pfl.attacks", "p2pfl.learning", "p2pfl.metrics", "p2pfl.transport"), 3),
-    "p2pfl.scenario": 4,
-    "p2pfl.runtime": 5,
-    "p2pfl.report": 6,
-    "p2pfl": 7,
-    "p2pfl.cli": 8,
-    "p2pfl.scenarios": 8,
+    **dict.fromkeys(("p2pfl.plugins", "p2pfl.yaml_marks"), 1),
+    "p2pfl.contracts": 2,
+    **dict.fromkeys(("p2pfl.peer", "p2pfl.mixing"), 3),
+    **dict.fromkeys(("p2pfl.topologies", "p2pfl.algorithms", "p2pfl.sketches", "p2pfl.aggregators"), 4),
+    **dict.fromkeys(("p2pfl.defences", "p2pfl.attacks", "p2pfl.learning", "p2pfl.metrics", "p2pfl.transport"), 4),
+    "p2pfl.scenario": 5,
+    "p2pfl.runtime": 6,
+    **dict.fromkeys(("p2pfl.report", "p2pfl.conformance"), 7),
+    "p2pfl": 8,
+    "p2pfl.cli": 9,
+    "p2pfl.scenarios": 9,
 }
 ONE_FILE = {"yaml": "p2pfl/yaml_marks.py", "zmq": None, "msgpack": None}
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "misc"}
