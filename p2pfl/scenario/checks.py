@@ -1,0 +1,50 @@
+"""What the types of the keys cannot say: whether this machine and this graph can carry the scenario."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from p2pfl import plugins
+from p2pfl.errors import ScenarioError
+from p2pfl.messages import HUB
+from p2pfl.scenario.drawing import graph
+from p2pfl.scenario.keys import Scenario
+
+
+def check(scenario: Scenario) -> None:
+    _check_device(scenario.training.device)
+    _check_churn(scenario)
+    try:
+        scenario.data.value.check()
+    except ScenarioError as error:
+        raise error.under("data", scenario.data.name) from None
+    links = tuple(sorted((min(link), max(link)) for link in graph(scenario).edges))
+    algorithm = scenario.algorithm
+    try:
+        algorithm.value.check(scenario.training, links)
+    except ValueError as error:
+        about = plugins.complaint(str(error), type(algorithm.value))
+        raise about.under("algorithm", algorithm.name) from None
+
+
+def _check_device(device: str) -> None:
+    path = ("training", "device")
+    asked = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", device)
+    if asked is None and device not in ("auto", "cpu"):
+        raise ScenarioError(f"no device {device!r}", "there are auto, cpu, cuda, cuda:0, cuda:1, ...", path)
+    if asked is not None and int(asked[1] or 0) >= (there := torch.cuda.device_count()):
+        raise ScenarioError(f"training.device is {device!r}", f"this machine has {there} of them: say 'auto'", path)
+
+
+def _check_churn(scenario: Scenario) -> None:
+    there = [peer for peer in scenario.algorithm.value.roles(scenario.peers) if peer != HUB]
+    for at, churn in enumerate(scenario.churn):
+        if churn.round > scenario.rounds:
+            problem, remedy = f"churn.{at}.round is {churn.round}", f"the run has {scenario.rounds} rounds"
+            raise ScenarioError(problem, remedy, ("churn", at, "round"))
+        for index, peer in enumerate(churn.kill):
+            if peer not in there:
+                remedy = f"there are {there[0]} to {there[-1]}" if there else "no peer runs beside the hub"
+                raise ScenarioError(f"no peer {peer}", remedy, ("churn", at, "kill", index))
