@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import time
 from typing import Any
@@ -14,9 +15,24 @@ from p2pfl.errors import P2PFLError, ScenarioError
 BORN_S = time.time()
 """When this launcher was born, an interpreter's start (some 20 ms) earlier."""
 
+ASKED = "_P2PFL_COMPLETE"
+"""What a shell sets in the environment when it asks for completions: click's name for it."""
+
 
 class Verbs(click.Group):
     """The verbs are the files of this folder; what the user did wrong is one line and exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line, or tell a shell how it may go on."""
+        if ASKED in os.environ:
+            from . import _shells
+
+            _shells.ready()
+        else:
+            from . import _unrelated
+
+            _unrelated.ready()
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of the files."""
@@ -32,7 +48,7 @@ class Verbs(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """The verb and its arguments; ends with the nearest name when there is no such verb."""
         verbs = self.list_commands(ctx)
-        if args and not args[0].startswith("-") and args[0] not in verbs:
+        if args and not args[0].startswith("-") and args[0] not in verbs and not ctx.resilient_parsing:
             from p2pfl.plugins import nearest
 
             raise ScenarioError(f"no verb {args[0]!r}", nearest(args[0], verbs))

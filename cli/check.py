@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from . import _contracts, _words
+
 if TYPE_CHECKING:
+    from p2pfl.runtime.matrix import Sweep
     from p2pfl.scenario import Scenario
 
 
 @click.command()
-@click.argument("file")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key, as in training.lr=0.1.")
-def check(file: str, sets: tuple[str, ...]) -> None:
+@click.argument("file", required=False, shell_complete=_words.scenarios)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=_words.settings,
+    help="Override a key, as in training.lr=0.1.",
+)
+@click.option("--allow-code", is_flag=True, help="Let plug-ins in the folder plugins/ beside FILE run as your code.")
+@click.option(
+    "--plugins",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Test the plug-ins in DIR against the contracts of their rooms, which runs their code; FILE may name them.",
+)
+@click.pass_context
+def check(ctx: click.Context, file: str | None, sets: tuple[str, ...], allow_code: bool, folder: Path | None) -> None:
     """Validate a scenario; show its defaults and its figures."""
     from p2pfl import scenario as door
+    from p2pfl.runtime.matrix import cases
 
+    if folder is not None and not _contracts.kept(folder):
+        ctx.exit(2)
+    if file is None:
+        if folder is None:
+            raise click.UsageError("Missing argument 'FILE'.")
+        return
+    if folder is None:
+        door.allow_code(file, allow_code)
+    if (sweep := cases(file, sets)) is not None:
+        return outline(sweep)
     with door.located(file, sets):
         scenario = door.read(file, sets)
         parameters, numbers = sizes(scenario)
@@ -26,6 +57,21 @@ def check(file: str, sets: tuple[str, ...]) -> None:
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
         click.echo(f"{label:<{width}}  {value}")
+
+
+def outline(sweep: Sweep) -> None:
+    """Say what cases a sweep has, once all of them are known to be possible. Raises ScenarioError."""
+    from p2pfl.runtime.matrix import label
+    from p2pfl.runtime.sweep import survey
+
+    survey(sweep.settings)
+    tried = sum(candidate.trial is not None for setting in sweep.settings for candidate in setting.candidates)
+    click.echo(f"sweep     {sweep.name} {sweep.digest}")
+    click.echo(f"settings  {len(sweep.settings):,}" + (f", tuned by {tried:,} runs" if tried else ""))
+    click.echo(f"cases     {len(sweep.cases):,}")
+    for case in sweep.cases:
+        values = {key: value for key, value in case.settings.items() if key not in sweep.tuned}
+        click.echo(f"{case.number:>8}  {label(values) or sweep.name}")
 
 
 def sizes(scenario: Scenario) -> tuple[int, int]:
@@ -39,31 +85,28 @@ def sizes(scenario: Scenario) -> tuple[int, int]:
 
 
 def figures(scenario: Scenario) -> list[tuple[str, str]]:
-    """The figures of the peer graph, as labels and values."""
-    import networkx as nx
+    """The figures of the peer graph, and of its rounds where its links change, as labels and values."""
+    from p2pfl import scenario as door
+    from p2pfl.report import graph_figures
+    from p2pfl.seeds import Seeds
 
-    from p2pfl.mixing import spectral_gap
-    from p2pfl.scenario import graph
-
-    drawn = graph(scenario)
-    degrees = [degree for _, degree in drawn.degree]
-    return [
-        ("peers", f"{len(drawn):,}" + (" with the hub" if len(drawn) > scenario.peers else "")),
-        ("links", f"{drawn.number_of_edges():,}"),
-        ("degree", f"min {min(degrees)}, mean {sum(degrees) / len(degrees):.4g}, max {max(degrees)}"),
-        ("diameter", f"{nx.diameter(drawn)}"),
-        ("spectral gap", f"{spectral_gap(drawn):.4g}"),
-    ]
+    root = Seeds.of(scenario.seed)
+    rounds = door.graphs(scenario, root) if door.varies(scenario) else ()
+    return graph_figures.figures(graph_figures.Seen(scenario.topology.name, door.graph(scenario, root), rounds))
 
 
 def traffic(scenario: Scenario, numbers: int) -> list[tuple[str, str]]:
     """Expected bytes of parameters a round, where the algorithm can tell, as labels and values."""
-    from p2pfl.scenario import graph
+    from statistics import fmean
+
+    from p2pfl.scenario import graphs
+    from p2pfl.seeds import Seeds
 
     if not hasattr(scenario.algorithm.value, "vectors"):
         return []
-    drawn = graph(scenario)
-    round_bytes = 4 * numbers * scenario.algorithm.value.vectors(tuple(drawn.edges))
+    drawn, *others = graphs(scenario, Seeds.of(scenario.seed))
+    vectors = fmean(scenario.algorithm.value.vectors(tuple(each.edges)) for each in (drawn, *others))
+    round_bytes = 4 * numbers * vectors
     return [
         ("expected bytes a round", f"{round_bytes:,.0f}"),
         ("expected bytes a round and peer", f"{round_bytes / len(drawn):,.0f}"),

@@ -2,38 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import BORN_S
+from . import BORN_S, _words
+
+if TYPE_CHECKING:
+    from p2pfl.scenario import Scenario
 
 CRASHED, STOPPED = 3, 130
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", shell_complete=_words.scenarios)
 @click.option("--out", type=click.Path(path_type=Path), help="Where to leave the run; else a new folder in runs/.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key, as in training.lr=0.1.")
-@click.option("--engine", metavar="NAME", help="What runs the peers: local (processes), simulate or inproc.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=_words.settings,
+    help="Override a key, as in training.lr=0.1.",
+)
+@click.option(
+    "--engine",
+    metavar="NAME",
+    shell_complete=_words.engines,
+    help="What runs the peers: local (processes), simulate or inproc.",
+)
+@click.option("--allow-code", is_flag=True, help="Let plug-ins in the folder plugins/ beside FILE run as your code.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, metavar="N", help="Of a sweep: cases that run at once.")
+@click.option("--case", type=int, metavar="K", help="Of a sweep: run just the K-th case, as in a job array.")
+@click.option("--retry/--no-retry", default=True, help="Of a sweep: whether cases that failed before run again.")
 @click.pass_context
-def launch(ctx: click.Context, file: str, out: Path | None, sets: tuple[str, ...], engine: str | None) -> None:
-    """Run a scenario: a file, or the name of one that comes along."""
-    import rich.console
-
+def launch(
+    ctx: click.Context,
+    file: str,
+    out: Path | None,
+    sets: tuple[str, ...],
+    engine: str | None,
+    allow_code: bool,
+    jobs: int,
+    case: int | None,
+    retry: bool,
+) -> None:
+    """Run a scenario: a file, or the name of one that comes along. With a matrix it is a sweep: the same command goes
+    on where it was stopped.
+    """
     import p2pfl
     from p2pfl import scenario as door
+    from p2pfl.runtime.matrix import is_sweep
+
+    sets += () if engine is None else (f"engine={engine}",)
+    door.allow_code(file, allow_code)
+    chosen = {"jobs": jobs, "case": case, "retry": retry}
+    run = partial(p2pfl.launch, file, out, sets, born_s=BORN_S, allow_code=allow_code, **chosen)
+    ctx.exit(sweep(run) if is_sweep(file, sets) else one(run, door.read(file, sets)))
+
+
+def one(run: Callable[..., Any], scenario: Scenario) -> int:
+    """Run a scenario, and show it as it goes; the exit code."""
+    import rich.console
+
     from p2pfl.messages import peer_name
     from p2pfl.report.live import Live, table
     from p2pfl.runtime.launch import Screen
 
-    sets += () if engine is None else (f"engine={engine}",)
-    scenario = door.read(file, sets)
     peers = [peer_name(peer) for peer in scenario.algorithm.value.roles(scenario.peers)]
     console = rich.console.Console()
     with Live(console, scenario.name, peers, scenario.rounds, scenario.evaluate.target) as live:
-        screen = Screen(lambda row: live.hear(str(row["peer"]), row), live.note)
-        record = p2pfl.launch(file, out, sets, screen, BORN_S)
+        record = run(screen=Screen(lambda row: live.hear(str(row["peer"]), row), live.note))
     console.print(table(record.summary))
     if record.stopped:
         click.echo(f"stopped before the end; what was recorded is kept in {record.folder}")
@@ -41,4 +83,23 @@ def launch(ctx: click.Context, file: str, out: Path | None, sets: tuple[str, ...
         names = ", ".join(peer_name(peer) for peer in record.crashed)
         click.echo(f"crashed: peer {names}; the traceback is in {record.folder / 'log.txt'}")
     click.echo(f"{record.folder}: open {record.folder / 'report.html'}, or run 'p2pfl report {record.folder}' again")
-    ctx.exit(CRASHED if record.crashed else STOPPED if record.stopped else 0)
+    return CRASHED if record.crashed else STOPPED if record.stopped else 0
+
+
+def sweep(run: Callable[..., Any]) -> int:
+    """Run a sweep, and show it as it goes; the exit code."""
+    import rich.console
+
+    from p2pfl.report.live_sweep import LiveSweep
+    from p2pfl.runtime.sweep import Audience
+
+    with LiveSweep(rich.console.Console()) as live:
+        record = run(audience=Audience(live.begin, live.hear))
+    for number, reason in record.failed.items():
+        click.echo(f"case {number} failed: {reason}")
+    found = f"{len(record.cases)} of {len(record.ledger.sweep.cases)} cases are finished"
+    if record.stopped:
+        click.echo(f"stopped: {found}; the same command goes on")
+    page = record.folder / "report.html"
+    click.echo(f"{record.folder}: {found}" + (f", open {page}" if page.is_file() else ""))
+    return STOPPED if record.stopped else CRASHED if record.failed else 0

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
+
+from . import _words
 
 Row = tuple[str, str, str]
 
 
 @click.command("list")
-@click.argument("room", required=False)
-def show(room: str | None) -> None:
+@click.argument("room", required=False, shell_complete=_words.rooms)
+@click.option(
+    "--plugins",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="List those of your own in DIR too, which runs their code.",
+)
+def show(room: str | None, folder: Path | None) -> None:
     """List plug-ins with their options, of one ROOM or of all."""
     from p2pfl import plugins
     from p2pfl.errors import ScenarioError
 
+    plugins.adopt(folder)
     if room is not None and room not in plugins.ROOMS:
         raise ScenarioError(f"no room {room!r}", plugins.nearest(room, list(plugins.ROOMS)))
     for each in plugins.ROOMS if room is None else (room,):
@@ -28,9 +40,10 @@ def described(room: str, name: str) -> Row:
     """A plug-in's name, its options as `name: type = default`, and the first line of its docstring."""
     import dataclasses
 
-    from p2pfl import plugins
+    from p2pfl import own_code, plugins
 
     cls = plugins.find(room, name)
+    name += " (your own)" if own_code.file_of(cls) else ""
     options = []
     for option in plugins.options_of(cls):
         default = plugins.default_of(option)

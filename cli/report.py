@@ -1,4 +1,4 @@
-"""`p2pfl report`: write the page of a run again, from its folder."""
+"""`p2pfl report`: write the page of a run again, or compare several, from their folders."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import click
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-def report(folder: Path) -> None:
-    """Write the report of a run again, from its folder."""
-    from p2pfl.report.page import write
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Where a comparison goes.")
+def report(folders: tuple[Path, ...], out: Path | None) -> None:
+    """Write the report of a run again, or compare runs.
 
-    click.echo(f"{write(folder)}")
+    Of one run: report.html in its folder. Of several: comparison.html here, which tells what differs between them, and
+    how sure their figures are. Of a sweep: report.html and runs.csv in its folder, its cases side by side.
+    """
+    from p2pfl.report.compared_request import answer
+
+    click.echo(f"{answer(folders, out)}")

@@ -7,8 +7,6 @@ p2pfl.load("runs/*")                           # rows, one a run, for pandas
 
 from __future__ import annotations
 
-import glob
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from p2pfl.runtime.launch import Record, Screen
+    from p2pfl.runtime.matrix import Sweep
+    from p2pfl.runtime.sweep import Audience, SweepRecord
 
 
 def launch(
@@ -24,25 +24,70 @@ def launch(
     sets: Sequence[str] = (),
     screen: Screen | None = None,
     born_s: float | None = None,
-) -> Record:
+    allow_code: bool = False,
+    *,
+    jobs: int = 1,
+    case: int | None = None,
+    retry: bool = True,
+    audience: Audience | None = None,
+) -> Record | SweepRecord:
     """Run a scenario and write its report: what `p2pfl launch` does.
 
     `source` is a path, the name of a shipped scenario, or a mapping; `sets` are like `--set`. `startup_s` counts from
-    `born_s` (as time.time()), or from this call.
+    `born_s` (as time.time()), or from this call. With `allow_code` the plug-ins in the folder `plugins/` beside the
+    file (or where you stand) may be named in the scenario, and run with your rights. Without a `screen` the run is
+    shown at a prompt and in a notebook, and a script is silent.
+    A scenario with a `matrix` or `tune` is a sweep: all of its cases run that are not finished in its folder, `jobs` at
+    once, or just number `case`; without `retry` those that failed before are left so. An `audience` sees it as it goes.
     Raises ScenarioError for anything wrong with what was asked, before anything is started or written.
     """
     born_s = time.time() if born_s is None else born_s
     from p2pfl import scenario
+    from p2pfl.errors import ScenarioError
+    from p2pfl.report import onlooker
     from p2pfl.report.page import write
-    from p2pfl.runtime.launch import Screen, run
+    from p2pfl.runtime import matrix
+    from p2pfl.runtime.launch import run
 
+    scenario.allow_code(source, allow_code)
+    if (sweep := matrix.cases(source, sets)) is not None:
+        with onlooker.watching_sweep(audience) as everyone:
+            return _sweep(sweep, None if out is None else Path(out), jobs, case, retry, everyone)
+    if case is not None:
+        raise ScenarioError(
+            "a scenario without a matrix has no cases", "give it one, or leave this out", where="--case"
+        )
     with scenario.located(source, sets):
-        record = run(scenario.read(source, sets), None if out is None else Path(out), screen or Screen(), born_s)
+        settings = scenario.read(source, sets)
+        with onlooker.watching(settings, screen) as seen:
+            record = run(settings, None if out is None else Path(out), seen, born_s)
     write(record.folder)
+    onlooker.conclude(record.folder, screen)
+    return record
+
+
+def _sweep(sweep: Sweep, out: Path | None, jobs: int, case: int | None, retry: bool, audience: Audience) -> SweepRecord:
+    """Run a sweep, and write the report of what is finished, also when it was interrupted."""
+    from p2pfl.report import comparison, page
+    from p2pfl.runtime.sweep import run
+
+    record = run(sweep, out, page.write, jobs, case, retry, audience)
+    for each in record.cases:
+        if not (each.folder / "report.html").is_file():  # it was killed between the run and its report
+            page.write(each.folder)
+    with record.ledger.alone():
+        if folders := record.ledger.begun():
+            comparison.write(folders, record.folder / "report.html", sweep.name, record.ledger.index())
+            comparison.table(folders, record.folder / "runs.csv")
     return record
 
 
 def load(pattern: str | Path) -> list[dict[str, Any]]:
-    """The summaries of all run folders that a pattern matches, each with its `folder`; pandas takes the list."""
-    folders = sorted(Path(found).parent for found in glob.glob(str(Path(pattern) / "summary.json")))
-    return [{"folder": str(folder), **json.loads((folder / "summary.json").read_text())} for folder in folders]
+    """The summaries of all runs that a pattern matches, those of a sweep's folder among them; pandas takes the list.
+
+    Each has its `folder`, and its `settings`: the scenario as resolved, by dotted keys. A run that has no summary is
+    passed over; one that cannot be read too, with a warning.
+    """
+    from p2pfl.report.compared_rows import rows
+
+    return rows(pattern)

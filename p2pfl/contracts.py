@@ -6,13 +6,14 @@ Shapes: D parameters, S numbers on the wire, K messages received.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
 import pydantic
 import torch
 from torch import Tensor
 
+from p2pfl import plugins
 from p2pfl.messages import Mail, Message, PeerId
 from p2pfl.seeds import Seeds
 
@@ -35,9 +36,22 @@ Layout = tuple[Slot, ...]
 """How the flat parameter vector is laid out: the slots in order, without gaps."""
 
 
+class Schedule(Protocol):
+    """How the learning rate changes in the course of the training: what every plug-in of `schedules/` is."""
+
+    def factor(self, done: float) -> float:
+        """What `lr` is multiplied by, in [0, 1], at the step before which the share `done` in [0, 1) was done."""
+
+
+SCHEDULE = plugins.Slot("training.schedule", "schedules", "constant")
+
+
 @dataclass(frozen=True)
 class Training:
-    """How a peer's own steps are taken: SGD with momentum and weight decay, as in torch.optim.SGD."""
+    """How a peer's own steps are taken: SGD with momentum and weight decay, as in torch.optim.SGD.
+
+    `lr` is the largest learning rate; the schedule says what part of it a step takes.
+    """
 
     batch: Annotated[int, pydantic.Field(gt=0)] = 32
     lr: Annotated[float, pydantic.Field(gt=0)] = 0.1
@@ -46,6 +60,7 @@ class Training:
     local_steps: Annotated[int, pydantic.Field(gt=0)] | None = None
     local_epochs: Annotated[int, pydantic.Field(gt=0)] | None = None
     device: str = "auto"
+    schedule: Annotated[plugins.Choice, SCHEDULE] = field(default_factory=lambda: SCHEDULE.choose(SCHEDULE.default))
 
     def __post_init__(self) -> None:
         if self.local_steps is not None and self.local_epochs is not None:
@@ -112,6 +127,9 @@ class Task(Protocol):
     def start(self, seeds: Seeds) -> Tensor:
         """Initial parameters, D numbers, on the task's device."""
 
+    def lr(self, at: int) -> float:
+        """The learning rate of the `at`-th step of the run, counted from 0: `training.lr` as its schedule has it."""
+
     def steps(
         self, x: Tensor, m: Tensor | None, first: int, count: int, pair: Pair | None = None, key: bytes = b""
     ) -> Trained:
@@ -123,7 +141,7 @@ class Task(Protocol):
         """
 
     def step(self, x_D: Tensor, m_D: Tensor | None, at: int) -> Trained:
-        """The displacement `-lr * gradient` (or momentum) of the `at`-th batch, taken at `x_D`, not yet added.
+        """The displacement `-lr(at) * gradient` (or momentum) of the `at`-th batch, taken at `x_D`, not yet added.
 
         It is a new tensor, which the caller may alter.
         """

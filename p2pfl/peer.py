@@ -10,8 +10,10 @@ import hashlib
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
+import networkx as nx
 import torch
 from torch import Tensor
 
@@ -30,7 +32,12 @@ class Roster:
     learners: tuple[PeerId, ...]
     examples: Mapping[PeerId, int]
     links: tuple[tuple[PeerId, PeerId], ...]
-    diameter: int
+
+    @cached_property
+    def diameter(self) -> int:
+        """How many hops along links anything takes to everybody it can reach."""
+        graph = nx.Graph(self.links)
+        return max((nx.diameter(graph.subgraph(part)) for part in nx.connected_components(graph)), default=0)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,8 @@ class Peer:
 
     `weights` are the Metropolis weights w_ij of its neighbours; `shared` streams are the same for all
     peers, `private` ones are its own; `secrets` are the 128-bit secrets of its links, agreed upon when
-    the peers meet.
+    the peers meet; `origin` are the parameters of a former run that it begins with, if it goes on from one.
+    Where links change from round to round, neighbours, weights and roster are those of one round.
     """
 
     id: PeerId
@@ -54,6 +62,7 @@ class Peer:
     shared: Seeds
     private: Seeds
     secrets: Mapping[PeerId, bytes] = field(default_factory=dict)
+    origin: Tensor | None = None
     pair: Pair = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,8 +73,14 @@ class Peer:
         """Steps this peer takes a round."""
         return self.training.steps(self.task.examples)
 
+    def lr(self, r: int) -> float:
+        """The learning rate of the last local step of round `r`."""
+        return self.task.lr(r * self.local_steps - 1)
+
     def first_point(self) -> Tensor:
-        """The parameters this peer starts from: the same for all, or its own."""
+        """The parameters this peer starts from: those it was given, the same for all, or its own."""
+        if self.origin is not None:
+            return self.origin
         return self.task.start((self.shared if self.init == "shared" else self.private).child("init"))
 
     def steps(self, x_D: Tensor, m_D: Tensor | None, r: int, count: int) -> Trained:

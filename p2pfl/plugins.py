@@ -9,7 +9,6 @@ files by functions `elsewhere(name) -> type | None` and `elsewhere_names()` in i
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import json
 import pkgutil
@@ -18,18 +17,25 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pydantic
 from pydantic_core import CoreSchema, core_schema
 
+from p2pfl import own_code
 from p2pfl.errors import ScenarioError
+from p2pfl.wording import brief as brief
+from p2pfl.wording import nearest as nearest
+from p2pfl.wording import singular as singular
+from p2pfl.wording import type_name
 
 ROOMS: Mapping[str, str] = {
     "topologies": "p2pfl.topologies",
     "datasets": "p2pfl.learning.datasets",
     "partitions": "p2pfl.learning.partitions",
     "models": "p2pfl.learning.models",
+    "schedules": "p2pfl.learning.schedules",
     "algorithms": "p2pfl.algorithms",
     "sketches": "p2pfl.sketches",
     "aggregators": "p2pfl.aggregators",
@@ -47,7 +53,6 @@ STRICT = pydantic.ConfigDict(
 )
 """How everything that comes from a user is read: exact types, no unknown key, finite numbers."""
 
-SIGNS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 WORDING = (
     ("Input should be a valid array", "must be a list"),
@@ -72,28 +77,39 @@ class Choice:
 
 @dataclass(frozen=True)
 class Slot:
-    """Marks the field `key` as holding a plug-in of `room`: the one named `default` when the user is silent."""
+    """Marks the field `key` as holding a plug-in of `room`: the one named `default` when the user is silent.
+
+    The key of a field further in is dotted: `training.schedule`.
+    """
 
     key: str
     room: str
     default: str | None = None
 
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The key as the path of an error."""
+        return tuple(self.key.split("."))
+
     def choose(self, given: Any) -> Choice:
-        """The plug-in that was given by its name, or as the one key of a mapping of its options, or of its first one."""
+        """The plug-in that was given by its name, or as the one key of a mapping of its options, or its first one."""
         name, options = next(iter(given.items())) if isinstance(given, dict) and len(given) == 1 else (given, {})
         if not isinstance(name, str):
             remedy = f"name one {singular(self.room)}, alone or with its options as '{{name: {{...}}}}'"
-            raise ScenarioError(f"{self.key} is {brief(given)}", remedy, (self.key,))
+            raise ScenarioError(f"{self.key} is {brief(given)}", remedy, self.path)
         try:
             cls = find(self.room, name)
             if options is not None and not isinstance(options, dict):
                 options = {first_option(cls): options}
             return Choice(name, fill(cls, options or {}))
         except ScenarioError as error:
-            raise error.under(self.key, name) from None
+            raise error.under(*self.path, name) from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self.choose)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: Any) -> dict[str, Any]:
+        return {"x-room": self.room, "default": self.default}
 
 
 def names(room: str) -> tuple[str, ...]:
@@ -103,19 +119,22 @@ def names(room: str) -> tuple[str, ...]:
 
 
 def find(room: str, name: str) -> type[Any]:
-    """The plug-in's class. Raises ScenarioError when the room has none of that name."""
+    """The plug-in's class. Raises ScenarioError when the room has none of that name, or one that is broken."""
     if name in names(room):
-        module = importlib.import_module(f"{ROOMS[room]}.{name}")
-        wanted = name.replace("_", "")
-        for key, value in vars(module).items():
-            if key.lower() == wanted and dataclasses.is_dataclass(value) and isinstance(value, type):
-                return value
-        raise TypeError(f"{module.__name__} holds no dataclass named like its file")
+        return own_code.held(f"{ROOMS[room]}.{name}")
     package = importlib.import_module(ROOMS[room])
     if hasattr(package, "elsewhere") and (found := package.elsewhere(name)) is not None:
         return typing.cast(type[Any], found)
+    if (file := own_code.unused(room, name)) is not None:
+        problem = f"{singular(room)} {brief(name)} is code of your own, {file}"
+        raise ScenarioError(problem, "say --allow-code to run it")
     further = package.elsewhere_names() if hasattr(package, "elsewhere_names") else ()
     raise ScenarioError(f"no {singular(room)} {brief(name)}", nearest(name, names(room), further))
+
+
+def adopt(folder: Path | None) -> None:
+    """Let the plug-ins of the user's own in `folder` be found, and those of no other. Raises ScenarioError."""
+    own_code.adopt(folder, ROOMS)
 
 
 def build(room: str, name: str, options: Mapping[str, Any]) -> Any:
@@ -157,7 +176,7 @@ def kind_of(cls: type[Any], option: str) -> str:
     optional = " or null" if type(None) in typing.get_args(hint) else ""
     if optional:
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    return f"{_shown(hint)}{optional}"
+    return f"{type_name(hint)}{optional}"
 
 
 def schema(cls: type[Any]) -> type[pydantic.BaseModel]:
@@ -199,43 +218,6 @@ def complaint(text: str, cls: type[Any]) -> ScenarioError:
     first = re.match(r"\w*", text)
     known = [option.name for option in options_of(cls)]
     return ScenarioError(problem, remedy, (first[0],) if first and first[0] in known else ())
-
-
-def nearest(name: str, known: Sequence[str], further: Sequence[str] = ()) -> str:
-    """A remedy for a name that nobody knows: a near one, or all that are `known` (not those that are `further`)."""
-    close = difflib.get_close_matches(str(name), [*known, *further], n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"there are {', '.join(known)}" if known else "there are none"
-
-
-def singular(room: str) -> str:
-    """`topologies` -> `topology`, `sketches` -> `sketch`, `models` -> `model`."""
-    for plural, single in (("ies", "y"), ("tches", "tch"), ("s", "")):
-        if room.endswith(plural):
-            return room.removesuffix(plural) + single
-    return room
-
-
-def brief(value: object) -> str:
-    """A value as it is shown in an error: on one line, and not too long."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-def _shown(hint: Any) -> str:
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        bounds = [bound for extra in parts[1:] for bound in getattr(extra, "metadata", ())]
-        written = [
-            f" {sign} {getattr(bound, name)}" for bound in bounds for name, sign in SIGNS if hasattr(bound, name)
-        ]
-        return _shown(parts[0]) + ",".join(written)
-    if origin is typing.Literal:
-        return " | ".join(map(str, parts))
-    if origin in (tuple, list):
-        return f"list of {_shown(parts[0])}"
-    return str(getattr(hint, "__name__", hint)).replace("Any", "any")
 
 
 def _inner(cls: type[Any], path: Sequence[str | int]) -> type[Any]:

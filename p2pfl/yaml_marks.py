@@ -1,4 +1,4 @@
-"""What a user wrote, and where: YAML as plain values, the line of each, and what `--set` makes of them.
+"""What a user wrote, and where: YAML as plain values, and the line of each.
 
 Scalars are those of YAML 1.2's core schema (yaml.org/spec/1.2.2, 10.3.2): `1e-5` is a float, `010` is ten, `yes` is
 a word. Duplicate keys, tags, anchors and aliases are refused. The only file that imports yaml.
@@ -7,7 +7,7 @@ a word. Duplicate keys, tags, anchors and aliases are refused. The only file tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,16 +34,23 @@ SPECIAL_FLOAT = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 @dataclass(frozen=True)
 class Document:
-    """A plain value (mappings, lists, scalars), and where each part of it was written, by its path."""
+    """A plain value (mappings, lists, scalars), and where each part of it was written, by its path.
+
+    `folder` is that of the file, from which its relative paths go; empty for where the user stands.
+    """
 
     value: Any
     marks: Mapping[Path, str]
+    folder: str = ""
 
     def locate(self, error: ScenarioError) -> ScenarioError:
         """The same error with the place of its culprit, or of what the culprit is missing from."""
-        prefixes = (error.path[:length] for length in range(len(error.path), -1, -1))
-        where = next((self.marks[prefix] for prefix in prefixes if prefix in self.marks), "")
-        return error if error.where else error.located(where)
+        return error if error.where else error.located(self.mark(error.path))
+
+    def mark(self, path: Path) -> str:
+        """Where the part at `path` was written, or what it is missing from."""
+        prefixes = (path[:length] for length in range(len(path), -1, -1))
+        return next((self.marks[prefix] for prefix in prefixes if prefix in self.marks), "")
 
 
 def parse(raw: bytes, name: str) -> Document:
@@ -55,7 +62,7 @@ def parse(raw: bytes, name: str) -> Document:
     except UnicodeDecodeError as error:
         line, byte = raw[: error.start].count(b"\n") + 1, raw[error.start]
         raise ScenarioError(f"byte {byte:#04x} is not UTF-8", "save it as UTF-8 text", where=f"{name}:{line}") from None
-    document = _read(text, lambda line: f"{name}:{line}")
+    document = read(text, lambda line: f"{name}:{line}")
     if document.value is None:
         raise ScenarioError(f"{name} is empty", "write at least 'name: ...'", where=f"{name}:1")
     return mapping(document)
@@ -73,24 +80,6 @@ def mapping(document: Document) -> Document:
         return document
     kind = "a list" if isinstance(document.value, list) else repr(document.value)[:60]
     raise document.locate(ScenarioError(f"the scenario is {kind}", "write a mapping, as in 'name: ...'"))
-
-
-def override(document: Document, setting: str, slots: Collection[str]) -> Document:
-    """The document after `--set key=value`; in `slots` the second word chooses a plug-in. Raises ScenarioError."""
-    key, equals, text = setting.partition("=")
-    where = "--set " + (setting if len(setting) <= 80 else setting[:77] + "...")
-    words = key.strip().split(".")
-    if not equals or not all(words):
-        raise ScenarioError(f"{setting!r} sets nothing", "write key=value, as in training.lr=0.1", where=where)
-    try:
-        changed = _put(document.value, words, _read(text, lambda _: where).value, (), words[0] in slots)
-    except ScenarioError as error:
-        raise error if error.where else error.located(where) from None
-    path = _path(changed, words)
-    marks = {old: mark for old, mark in document.marks.items() if _has(changed, old) and old[: len(path)] != path}
-    if path[0] in slots and path[:2] not in marks:
-        marks.pop(path[:1], None)
-    return Document(changed, marks | {path[:n]: where for n in range(1, len(path) + 1) if path[:n] not in marks})
 
 
 def dump(value: object) -> str:
@@ -112,7 +101,7 @@ def scalar(text: str) -> str | int | float | bool | None:
     return float(text.replace(".", "", 1)) if SPECIAL_FLOAT.fullmatch(text) else text
 
 
-def _read(text: str, where: Callable[[int], str]) -> Document:
+def read(text: str, where: Callable[[int], str]) -> Document:
     marks: dict[Path, str] = {}
     try:
         value = _Builder(yaml.parse(text, Loader=yaml.SafeLoader), where, marks).document()
@@ -213,37 +202,3 @@ def _plain(value: object, path: Path, marks: dict[Path, str]) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     raise ScenarioError(f"a value is {repr(value)[:60]}", "give words, numbers, lists or mappings", where=marks[path])
-
-
-def _put(old: Any, words: Sequence[str], new: Any, at: tuple[str, ...], slots: bool) -> Any:
-    if not words:
-        return new
-    first, rest = words[0], words[1:]
-    if isinstance(old, list):
-        if not (first.isascii() and first.isdecimal() and int(first) < len(old)):
-            raise ScenarioError(f"{'.'.join(at)} has no item {first!r}", f"it has {len(old)}, counted from 0")
-        index = int(first)
-        return [*old[:index], _put(old[index], rest, new, (*at, first), False), *old[index + 1 :]]
-    if slots and len(at) == 1:
-        old = {first: old.get(first)} if isinstance(old, dict) else {}
-    if old is not None and not isinstance(old, dict):
-        raise ScenarioError(f"{'.'.join(at)} is {old!r}", f"{first!r} can be set only in a mapping")
-    old = old or {}
-    return {**old, first: _put(old.get(first), rest, new, (*at, first), slots)}
-
-
-def _path(value: Any, words: Sequence[str]) -> Path:
-    path: list[str | int] = []
-    for word in words:
-        path.append(int(word) if isinstance(value, list) else word)
-        value = value[path[-1]]
-    return tuple(path)
-
-
-def _has(value: Any, path: Path) -> bool:
-    for part in path:
-        known = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
-        if part not in known:
-            return False
-        value = value[part]
-    return True

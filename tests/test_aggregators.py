@@ -21,25 +21,6 @@ def aggregator(request: pytest.FixtureRequest) -> Aggregator:
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_every_aggregator_makes_one_finite_step_and_alters_no_row(aggregator: Aggregator, count: int) -> None:
-    given = rows(count)
-    copies = [row.clone() for row in given]
-    step = aggregator.merge(given, [1 / (count + 1)] * count)
-    assert (step.shape, step.dtype) == (given[0].shape, given[0].dtype)
-    assert step.isfinite().all()
-    assert all(torch.equal(row, copy) for row, copy in zip(given, copies, strict=True))
-    step += 1  # the step is a new tensor: who merged may do with it what it likes
-    assert all(torch.equal(row, copy) for row, copy in zip(given, copies, strict=True))
-
-
-def test_every_aggregator_disregards_the_order(aggregator: Aggregator) -> None:
-    given, weights = rows(5), [0.1, 0.2, 0.1, 0.3, 0.2]
-    order = [3, 0, 4, 1, 2]
-    shuffled = aggregator.merge([given[k] for k in order], [weights[k] for k in order])
-    torch.testing.assert_close(shuffled, aggregator.merge(given, weights), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("count", [1, 2, 7])
 def test_the_mean_is_the_weighted_sum(count: int) -> None:
     weights = [0.5 / (k + 1) for k in range(count)]
     expected = sum(weight * row.double() for weight, row in zip(weights, rows(count), strict=True))

@@ -102,7 +102,7 @@ IN_THE_FILE: dict[str, tuple[str, tuple[str, ...]]] = {
     "half a letter": ('engine: "\\ud800"', ("holds half a letter (bad.yaml:2)", "remove the lone surrogate")),
     "churn in no round": ("churn:\n- {round: 31, kill: [1]}", ("churn.0.round is 31 (bad.yaml:3)", "30 rounds")),
     "churn of nobody": ("churn:\n- round: 3\n  kill: [8]", ("no peer 8 (bad.yaml:4)", "there are 0 to 7")),
-    "churn of a name": ("churn: [{round: 3, kill: [bob]}]", ("churn.0.kill.0 is 'bob' (bad.yaml:2)", "an integer")),
+    "churn of a name": ("churn: [{round: 3, kill: [bob]}]", ("no group 'bob' (bad.yaml:2)", "there are none")),
     "churn without a round": ("churn:\n- kill: [1]", ("churn.0.round is missing (bad.yaml:3)", "add 'round: ...'")),
     "a mode its graph cannot carry": (
         "algorithm: fedavg\ntopology: ring",
@@ -114,7 +114,7 @@ IN_THE_FILE: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "a graph that is not connected": (
         "peers: 8\ntopology: {disjoint: {}}",
-        ("no topology 'disjoint' (bad.yaml:3)", "there are complete"),
+        ("no topology 'disjoint' (bad.yaml:3)", "there are barbell, complete"),
     ),
     "a graph in two parts": (
         "topology: {circulant_graph: {offsets: [2]}}",
@@ -139,18 +139,47 @@ IN_THE_FILE: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "attacks": ("attacks: [{peers: [3]}]", ("attacks is not built yet (bad.yaml:2)", "remove the key")),
     "defences": ("defences: [{dp: {epsilon: 4}}]", ("defences is not built yet (bad.yaml:2)", "remove the key")),
-    "stop": ("stop: [{seconds: 5}]", ("stop is not built yet (bad.yaml:2)", "remove the key")),
-    "groups": ("groups: {slow: {peers: [1]}}", ("groups is not built yet (bad.yaml:2)", "remove the key")),
-    "save": ("save: {checkpoints: 2}", ("save is not built yet (bad.yaml:2)", "remove the key")),
-    "matrix": ("matrix: {seed: [1, 2]}", ("matrix is not built yet (bad.yaml:2)", "remove the key")),
+    "mail": ("save: {mail: [1]}", ("save.mail is not built yet (bad.yaml:2)", "remove the key")),
+    "no reason to stop": ("stop:\n- {}", ("give exactly one of target, seconds", "(bad.yaml:3)")),
+    "two reasons in one": ("stop: [{target: true, bytes: 3}]", ("give exactly one of", "(bad.yaml:2)", "one entry")),
+    "a stop without its target": ("stop: [{target: true}]", ("no target to stop at (bad.yaml:2)", "evaluate.target")),
+    "a plateau of nothing": ("stop: [{plateau: 0}]", ("stop.0.plateau is 0 (bad.yaml:2)", "greater than")),
+    "a group of nobody there": (
+        "groups:\n  slow: {peers: [1, 8]}",
+        ("no peer 8 (bad.yaml:3)", "there are 0 to 7"),
+    ),
+    "a peer in two groups": (
+        "groups:\n  a: {peers: [1]}\n  b: {peers: [2, 1]}",
+        ("peer 1 is in the groups a and b (bad.yaml:4)", "one group a peer"),
+    ),
+    "training of a group": (
+        "groups:\n  a:\n    peers: [1]\n    training: {lr: -1}",
+        ("groups.a.training.lr is -1 (bad.yaml:5)", "greater than 0"),
+    ),
+    "a device of a group": (
+        "groups: {a: {peers: [1], training: {device: tpu}}}",
+        ("no device 'tpu' (bad.yaml:2)", "there are auto, cpu"),
+    ),
+    "a peer faster than fast": (
+        "groups: {a: {peers: [1], speed: 2}}",
+        ("groups.a.speed is 2 (bad.yaml:2)", "less than"),
+    ),
+    "churn of an unknown group": (
+        "groups: {slow: {peers: [1]}}\nchurn: [{round: 2, kill: [slwo]}]",
+        ("no group 'slwo' (bad.yaml:3)", "did you mean 'slow'?"),
+    ),
+    "a beginning of its own": ("init: random", ("init is 'random' (bad.yaml:2)", "must be shared, own")),
+    "a wrong value of a matrix": (
+        "matrix:\n  sketch: [dense, dens]",
+        ("no sketch 'dens' (bad.yaml:3)", "did you mean 'dense'?"),
+    ),
     "an empty matrix list": (
         "matrix:\n  sketch: []",
         ("matrix.sketch is an empty list (bad.yaml:3)", "at least one value"),
     ),
-    "a run to go on from": ("init: {run: runs/a}", ("init.run is not built yet (bad.yaml:2)", "remove the key")),
-    "a graph file": (
-        "topology: {file: lab.graphml}",
-        ("topology.file is not built yet (bad.yaml:2)", "remove the key"),
+    "a run to go on from": (
+        "init: {run: runs/a}",
+        ("runs/a has no checkpoints (bad.yaml:2)", "save: {checkpoints: 1}"),
     ),
     "a pause": ("churn:\n- {round: 1, pause: [1]}", ("churn.0.pause is not built yet (bad.yaml:3)", "remove the key")),
 }
@@ -184,7 +213,7 @@ SETTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "an item that is not there": ("churn.1.round=3", ("churn has no item '1' (--set churn.1.round=3)", "it has 1")),
     "no YAML": ("model=[", ("this is not YAML", "(--set model=[)", "mend the line")),
     "a tag": ("seed=!!int 7", ("YAML tag (--set seed=!!int 7)", "remove it")),
-    "not built": ("stop=[{seconds: 3}]", ("stop is not built yet (--set stop=[{seconds: 3}])", "remove the key")),
+    "not built": ("hosts=[a]", ("hosts is not built yet (--set hosts=[a])", "remove the key")),
 }
 
 

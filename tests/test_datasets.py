@@ -14,11 +14,12 @@ import torch
 
 from p2pfl import plugins
 from p2pfl.errors import ScenarioError
-from p2pfl.learning.data import Data, prepare
+from p2pfl.learning.data import Data, held
 from p2pfl.learning.datasets import _files
 from p2pfl.learning.datasets.digits import Digits
 from p2pfl.learning.datasets.fashion_mnist import FashionMnist
 from p2pfl.learning.datasets.mnist import Mnist
+from p2pfl.learning.preparation import prepare
 
 FOLDERS = {"mnist": Mnist, "fashion-mnist": FashionMnist}
 
@@ -101,8 +102,11 @@ def test_without_the_variable_data_lie_in_the_cache(monkeypatch: pytest.MonkeyPa
 def test_a_validation_share_outside_its_range_is_refused_where_it_stands(name: str, share: float) -> None:
     if not any(field.name == "validation" for field in plugins.options_of(plugins.find("datasets", name))):
         pytest.skip("has no such option")
+    needed = {
+        option.name: "x" for option in plugins.options_of(plugins.find("datasets", name)) if option.name == "path"
+    }
     with pytest.raises(ScenarioError, match=r"validation must lie in \[0, 1\), not") as error:
-        plugins.build("datasets", name, {"validation": share})
+        plugins.build("datasets", name, {**needed, "validation": share})
     assert error.value.path == ("validation",)
 
 
@@ -144,7 +148,8 @@ def three_channels(normalise: bool) -> tuple[numpy.ndarray, Data]:
     raw[:, 1] //= 4
     raw[:, 2] = 9
     labels = rng.integers(0, 2, 30)
-    return raw, prepare((raw[:20], labels[:20]), (raw[20:], labels[20:]), 2, 0.0, normalise)
+    parts = [held("some", raw[rows], labels[rows]) for rows in (slice(20), slice(20, None))]
+    return raw, prepare(parts[:1], parts[1:], 0.0, normalise, classes=2)
 
 
 def test_each_channel_is_scaled_by_the_training_part() -> None:

@@ -31,9 +31,15 @@ def some_data(examples: int = 60, tests: int = 1100) -> Data:
     return Data(*part(examples, 1), *part(0, 2), *part(tests, 3), classes=3)
 
 
-def some_task(training: Training = HEAVY, device: torch.device = CPU, seed: int = 5, examples: int = 30) -> SGDTask:
+def some_task(
+    training: Training = HEAVY,
+    device: torch.device = CPU,
+    seed: int = 5,
+    examples: int = 30,
+    module: nn.Module | None = None,
+) -> SGDTask:
     indices = numpy.random.default_rng(0).permutation(60)[:examples]
-    return SGDTask(Mlp((6, 5)), some_data(), indices, training, device, Seeds.of(seed))
+    return SGDTask(Mlp((6, 5)), some_data(), indices, training, device, Seeds.of(seed), module=module)
 
 
 def reference(task: SGDTask, x_D: Tensor, first: int, count: int) -> tuple[Tensor, float]:
@@ -163,6 +169,17 @@ def test_an_epoch_holds_every_example_of_the_peer_once_and_no_other(
     assert examples < 10 or not torch.equal(*epochs)
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+@pytest.mark.parametrize("examples", [1, 2, 7])
+def test_who_holds_no_more_than_a_batch_takes_all_its_examples_in_order(examples: int, device: torch.device) -> None:
+    task = some_task(PLAIN, device, examples=examples)
+    rows = numpy.random.default_rng(0).permutation(60)[:examples]
+    for b in (0, 1, 5):
+        inputs, labels = task.batch(b)
+        assert torch.equal(inputs.cpu(), task.data.train_x[rows])
+        assert torch.equal(labels.cpu(), task.data.train_y[rows])
+
+
 def test_a_batch_depends_on_its_number_and_the_seeds_alone() -> None:
     onward, at_random, stranger = some_task(), some_task(), some_task(seed=6)
     numbers = [0, 1, 2, 7, 8, 9, 23]
@@ -216,6 +233,30 @@ def test_a_task_works_in_several_places_by_turns() -> None:
     task.evaluate(y_D, "test")
     task.step(y_D, None, 3)
     assert torch.equal(task.step(x_D, None, 3).x_D, other.step(x_D, None, 3).x_D)
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+@pytest.mark.parametrize("training", [PLAIN, HEAVY])
+def test_tasks_of_one_thread_can_share_a_module(training: Training, device: torch.device) -> None:
+    module = Mlp((6, 5)).build((1, 4, 4), 3).to(device)
+    alone, sharing = (
+        [some_task(training, device, seed, examples, one) for seed, examples in ((5, 30), (6, 2), (7, 20))]
+        for one in (None, module)
+    )
+    assert all(task.module is module for task in sharing)
+    trails = []
+    for tasks in (alone, sharing):
+        x_ND = [task.start(Seeds.of(at)) for at, task in enumerate(tasks)]
+        trail = [x_D.clone() for x_D in x_ND]
+        for first in (0, 3, 6):
+            local = [task.steps(x_D, None, first, 2) for task, x_D in zip(tasks, x_ND, strict=True)]
+            last = [task.step(one.x_D, one.m_D, first + 2) for task, one in zip(tasks, local, strict=True)]
+            x_ND = [one.x_D + more.x_D for one, more in zip(local, last, strict=True)]
+            trail += x_ND
+        trails.append(trail)
+        figures = [task.evaluate(x_D, "test") for task, x_D in zip(tasks, x_ND, strict=True)]
+        trails[-1] += [torch.tensor(list(each.values())) for each in figures]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*trails, strict=True))
 
 
 def test_the_layout_names_the_flat_vector_and_marks_the_output_layer() -> None:

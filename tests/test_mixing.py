@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from p2pfl.messages import HUB
-from p2pfl.mixing import matrix, metropolis, spectral_gap
+from p2pfl.mixing import contraction, matrix, metropolis, spectral_gap
 
 
 def random_graph(peers: int, seed: int) -> nx.Graph[int]:
@@ -70,3 +70,58 @@ def test_the_gap_bounds_how_fast_repeated_averaging_contracts() -> None:
     x_N = numpy.arange(7.0)
     away = [float(numpy.linalg.norm(numpy.linalg.matrix_power(w_NN, r) @ x_N - x_N.mean())) for r in range(20)]
     assert all(after <= (1 - gap) * before + 1e-9 for before, after in itertools.pairwise(away))
+
+
+def slow_contraction(graphs: list[nx.Graph[int]]) -> float:
+    peers = len(graphs[0])
+    average_NN = numpy.full((peers, peers), 1 / peers)
+    product_NN = numpy.eye(peers)
+    for graph in graphs:
+        product_NN = (matrix(graph) - average_NN) @ product_NN
+    return float(1 - numpy.linalg.norm(product_NN, 2) ** (1 / len(graphs)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(some.integers(2, 9), some.lists(some.integers(0, 10**6), min_size=1, max_size=6))
+def test_contraction_is_that_of_the_product_of_the_rounds(peers: int, seeds: list[int]) -> None:
+    graphs = [random_graph(peers, seed) for seed in seeds]
+    slow = slow_contraction(graphs)
+    if slow < 0.99:  # beyond it, the slow way is mostly rounding
+        assert contraction(graphs) == pytest.approx(max(0.0, slow), abs=1e-7)
+
+
+@pytest.mark.parametrize("graph", [nx.cycle_graph(9), nx.star_graph(6), nx.complete_graph(5), nx.path_graph(2)])
+@pytest.mark.parametrize("rounds", [1, 2, 7, 500])
+def test_the_contraction_of_a_graph_that_stays_is_its_spectral_gap(graph: nx.Graph[int], rounds: int) -> None:
+    assert contraction([graph] * rounds) == pytest.approx(spectral_gap(graph))
+
+
+def test_contraction_does_not_underflow_where_the_product_does() -> None:
+    graph: nx.Graph[int] = nx.Graph([(0, 1)])
+    graph.edges[0, 1]["weight"] = 0.9  # each round leaves a tenth of the disagreement: 1e-2000 after 2,000 of them
+    assert contraction([graph] * 2000) == pytest.approx(0.9)
+
+
+def test_contraction_is_one_for_one_peer_and_where_the_rounds_average_exactly() -> None:
+    assert contraction([nx.empty_graph(1)] * 3) == 1
+    halves: list[nx.Graph[int]] = [nx.Graph([(0, 1), (2, 3)]), nx.Graph([(0, 2), (1, 3)])]
+    assert contraction(halves) == 1
+    assert contraction(halves * 5) == 1
+    triples = [nx.Graph([*nx.complete_graph(3).edges, (3, 4), (4, 5), (3, 5)])]  # thirds are not exact in binary
+    triples.append(nx.Graph([(0, 3), (1, 4), (2, 5)]))
+    assert contraction(triples) == 1
+
+
+def test_contraction_is_zero_while_a_disagreement_lasts() -> None:
+    apart = nx.Graph([(0, 1), (2, 3)])
+    assert contraction([apart] * 5) == pytest.approx(0)
+    assert contraction([nx.empty_graph(4)]) == pytest.approx(0)
+    with pytest.raises(ValueError, match="one round at least"):
+        contraction([])
+
+
+def test_a_peer_without_links_in_a_round_keeps_all_of_its_weight() -> None:
+    graph: nx.Graph[int] = nx.Graph([(0, 2)])
+    graph.add_node(1)
+    assert metropolis(graph)[1] == {}
+    assert matrix(graph).tolist() == [[0.5, 0, 0.5], [0, 1, 0], [0.5, 0, 0.5]]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Callable
 
+import numpy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from p2pfl import plugins
+from p2pfl.contracts import Training
 from p2pfl.errors import ScenarioError
 from p2pfl.learning.model import Model, kaiming_uniform_like_torch, unfilled
 from p2pfl.learning.models.lenet import Lenet
 from p2pfl.learning.models.mlp import Mlp
+from p2pfl.learning.task import SGDTask
+from p2pfl.seeds import Seeds
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (1, 28, 28)]
 
@@ -25,41 +30,6 @@ def generator(seed: int = 3) -> torch.Generator:
 @pytest.fixture(params=plugins.names("models"))
 def model(request: pytest.FixtureRequest) -> Model:
     return plugins.build("models", request.param, {})
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_every_model_maps_images_to_one_number_a_class(model: Model, shape: tuple[int, int, int]) -> None:
-    module = model.build(shape, 7)
-    model.draw(module, generator())
-    assert module(torch.zeros(2, *shape)).shape == (2, 7)
-
-
-def test_every_model_has_an_output_layer_and_no_buffers(model: Model) -> None:
-    module = model.build((1, 8, 8), 7)
-    assert isinstance(module.output, nn.Linear)
-    assert module.output.out_features == 7
-    assert list(module.parameters())[-1] is module.output.bias
-    assert not list(module.buffers())
-
-
-def test_every_model_fills_every_parameter_from_the_generator_alone(model: Model) -> None:
-    state = torch.get_rng_state()
-    drawn = []
-    for seed in (3, 3, 4):
-        module = model.build((1, 8, 8), 7)
-        for parameter in module.parameters():
-            nn.init.constant_(parameter, math.nan)
-        model.draw(module, generator(seed))
-        drawn.append(nn.utils.parameters_to_vector(module.parameters()))
-    assert drawn[0].isfinite().all()
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_every_model_is_a_frozen_value(model: Model) -> None:
-    assert type(model).__dataclass_params__.frozen  # type: ignore[attr-defined]
-    assert dataclasses.replace(model) == model  # type: ignore[type-var]
 
 
 @pytest.mark.parametrize(
@@ -116,3 +86,154 @@ def test_lenet_is_drawn_wide() -> None:
     drawn = nn.utils.parameters_to_vector(module.parameters())
     assert drawn.abs().max() <= 0.5
     assert drawn.std().item() == pytest.approx(1 / math.sqrt(12), rel=0.05)
+
+
+# Networks of convolutions
+
+
+def weights_of(model: Model, shape: tuple[int, int, int], seed: int = 3) -> tuple[nn.Module, list[torch.Tensor]]:
+    module = model.build(shape, 10)
+    model.draw(module, generator(seed))
+    return module, [parameter.detach() for parameter in module.parameters()]
+
+
+def plain(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+def halved(channels: int, wider: int, activation: nn.Module) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(channels, wider, 5, padding=2), activation, nn.MaxPool2d(2)
+
+
+PLAIN: dict[str, tuple[tuple[int, int, int], nn.Module, list[nn.Module]]] = {
+    "cnn": (
+        (1, 28, 28),
+        plain(*halved(1, 32, nn.ReLU()), *halved(32, 64, nn.ReLU())),
+        [nn.Linear(64 * 7 * 7, 512), nn.ReLU(), nn.Linear(512, 10)],
+    ),
+    "cifar_cnn": (
+        (3, 32, 32),
+        plain(nn.Conv2d(3, 32, 5, padding=2), nn.ReLU(), *halved(32, 64, nn.ReLU()), *halved(64, 128, nn.ReLU())),
+        [nn.Linear(128 * 8 * 8, 200), nn.ReLU(), nn.Linear(200, 10)],
+    ),
+    "fmnist_cnn": (
+        (1, 28, 28),
+        plain(*halved(1, 16, nn.Sigmoid()), *halved(16, 32, nn.Sigmoid())),
+        [nn.Linear(32 * 7 * 7, 10)],
+    ),
+}
+PUBLISHED = {"cnn": 1_663_370, "resnet18": 11_173_962}
+"""By McMahan et al. 2017 for MNIST; He et al.'s 18 layers for 32 x 32 pixels, batch norms being as many as ours."""
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_network_is_its_plain_definition(name: str) -> None:
+    shape, convolutions, dense = PLAIN[name]
+    module, weights = weights_of(plugins.build("models", name, {}), shape)
+    reference = nn.Sequential(convolutions, *dense)
+    assert [p.shape for p in reference.parameters()] == [w.shape for w in weights]
+    nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(weights), reference.parameters())
+    image_BCHW = torch.rand(2, *shape, generator=generator())
+    torch.testing.assert_close(module(image_BCHW), reference(image_BCHW))
+
+
+@pytest.mark.parametrize(("name", "shape"), [("cnn", (1, 28, 28)), ("resnet18", (3, 32, 32))])
+def test_there_are_as_many_parameters_as_published(name: str, shape: tuple[int, int, int]) -> None:
+    module = plugins.build("models", name, {}).build(shape, 10)
+    assert sum(parameter.numel() for parameter in module.parameters()) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_an_image_that_is_too_small_is_refused_and_the_smallest_is_not(name: str) -> None:
+    model: Model = plugins.build("models", name, {})
+    assert model.build((1, 4, 4), 3)(torch.zeros(1, 1, 4, 4)).shape == (1, 3)
+    with pytest.raises(ValueError, match="images of 3 x 9 pixels are smaller than 4 x 4"):
+        model.build((1, 3, 9), 3)
+
+
+def resnet18(
+    weights: list[torch.Tensor], x: torch.Tensor, width: int, sigma: Callable[[torch.Tensor], torch.Tensor], halve: bool
+) -> torch.Tensor:
+    """He et al.'s network as a list of equations, with groups of 16 channels."""
+    left = iter(weights)
+
+    def normed(x: torch.Tensor, stride: int) -> torch.Tensor:
+        kernel, scale, shift = next(left), next(left), next(left)
+        x = functional.conv2d(x, kernel, None, stride, kernel.shape[-1] // 2)
+        return functional.group_norm(x, max(1, len(scale) // 16), scale, shift)
+
+    x = sigma(normed(x, 1))
+    for stage in range(4):
+        for block in range(2):
+            stride = 2 if halve and stage and not block else 1
+            inner = normed(sigma(normed(x, stride)), 1)
+            x = sigma(inner + (normed(x, stride) if stage and not block else x))
+    assert x.shape[1] == 8 * width
+    return functional.linear(x.mean((2, 3)), next(left), next(left))
+
+
+@pytest.mark.parametrize(
+    ("options", "sigma", "halve"),
+    [
+        ({"width": 8}, torch.relu, True),
+        ({"width": 64}, torch.relu, True),
+        ({"width": 8, "activation": "sigmoid"}, torch.sigmoid, True),
+        ({"width": 8, "activation": "sigmoid", "strides": False}, torch.sigmoid, False),
+    ],
+)
+def test_resnet18_is_that_of_he_et_al_with_group_norms(
+    options: dict[str, object], sigma: Callable[[torch.Tensor], torch.Tensor], halve: bool
+) -> None:
+    model = plugins.build("models", "resnet18", options)
+    module, weights = weights_of(model, (3, 16, 16))
+    weights = [w + 0.1 * torch.randn(w.shape, generator=generator(at)) for at, w in enumerate(weights)]  # norms too
+    nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(weights), module.parameters())
+    image_BCHW = torch.rand(2, 3, 16, 16, generator=generator())
+    expected = resnet18(weights, image_BCHW, model.width, sigma, halve)
+    torch.testing.assert_close(module(image_BCHW), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_stages_of_resnet18_halve_the_image_unless_it_is_to_be_inverted() -> None:
+    for strides, pixels in ((True, 4), (False, 32)):
+        module = plugins.build("models", "resnet18", {"width": 2, "strides": strides}).build((3, 32, 32), 10)
+        before_pool = nn.Sequential(*list(module)[:-3])
+        assert before_pool(torch.zeros(1, 3, 32, 32)).shape[-2:] == (pixels, pixels)
+
+
+def test_resnet18_with_sigmoids_is_twice_differentiable() -> None:
+    options = {"width": 4, "activation": "sigmoid", "strides": False}
+    module, _ = weights_of(plugins.build("models", "resnet18", options), (1, 8, 8))
+    image_BCHW = torch.rand(1, 1, 8, 8, generator=generator()).requires_grad_()
+    loss = functional.cross_entropy(module(image_BCHW), torch.tensor([3]))
+    gradients = torch.autograd.grad(loss, list(module.parameters()), create_graph=True)
+    matched = sum((gradient**2).sum() for gradient in gradients)
+    (slope,) = torch.autograd.grad(matched, image_BCHW)
+    assert slope.isfinite().all()
+    assert slope.abs().max() > 0
+
+
+@pytest.mark.parametrize("width", [1, 3, 6, 40])
+def test_resnet18_is_of_any_width(width: int) -> None:
+    module, _ = weights_of(plugins.build("models", "resnet18", {"width": width}), (1, 16, 16))
+    image_BCHW = torch.rand(3, 1, 16, 16, generator=generator())
+    assert module(image_BCHW).shape == (3, 10)
+    norms = [layer for layer in module.modules() if isinstance(layer, nn.GroupNorm)]
+    assert all(norm.num_channels / norm.num_groups >= min(16, norm.num_channels) for norm in norms)
+
+
+SLIM = {"resnet18": {"width": 8}}
+RATES = {"resnet18": 0.01, "cnn": 0.02, "cifar_cnn": 0.02, "lenet": 0.02, "fmnist_cnn": 0.1}
+LONG = {"fmnist_cnn": 160}
+"""Sigmoids on a plateau take their time."""
+
+
+@pytest.mark.parametrize("name", plugins.names("models"))
+def test_every_model_learns_a_few_real_images(name: str) -> None:
+    data = plugins.build("datasets", "digits", {}).load()
+    training = Training(batch=16, lr=RATES.get(name, 0.05), momentum=0.9)
+    model: Model = plugins.build("models", name, SLIM.get(name, {}))
+    task = SGDTask(model, data, numpy.arange(64), training, torch.device("cpu"), Seeds.of(1))
+    x_D = task.start(Seeds.of(2))
+    begun = task.steps(x_D, None, 0, 4)
+    learned = task.steps(begun.x_D, begun.m_D, 4, LONG.get(name, 32))
+    assert task.steps(learned.x_D, learned.m_D, 36, 4).loss < 0.9 * begun.loss

@@ -48,6 +48,9 @@ class Line:
         self.batches.append(at)
         return Trained(torch.full_like(x_D, self.stride), m_D, at * self.stride)
 
+    def lr(self, at: int) -> float:
+        return 1 / (1 + at)
+
     def evaluate(self, x_D: Tensor, split: str) -> dict[str, float]:
         return {}
 
@@ -62,7 +65,7 @@ def peer(
 ) -> Peer:
     root = Seeds.of(3)
     weights = dict.fromkeys(neighbours, 0.25)
-    roster = Roster((0, 1, 2, 3), dict.fromkeys(range(4), 100), (), 1)
+    roster = Roster((0, 1, 2, 3), dict.fromkeys(range(4), 100), ())
     taught = training or Training()
     shared, private = root.child("shared"), root.child("peer", i)
     return Peer(i, neighbours, weights, roster, Line(**task), sketch, Mean(), taught, init, shared, private)

@@ -9,6 +9,8 @@ import pytest
 import p2pfl
 from p2pfl import scenario
 from p2pfl.errors import ScenarioError
+from p2pfl.runtime import matrix
+from p2pfl.runtime.sweep import SweepRecord
 from p2pfl.scenario import Scenario, read, shipped
 
 LEDGER = Path(__file__).parent.parent / "scenarios" / "README.md"
@@ -16,9 +18,10 @@ MODES = {"quickstart": "dpsgd", "mnist_gossip": "dpsgd", "mnist_star": "fedavg",
 
 
 def opened(name: str) -> Scenario:
-    """The scenario of that name, if its data are on this machine."""
+    """The scenario of that name, or the first case of its sweep, if its data are on this machine."""
     try:
-        return read(name)
+        sweep = matrix.cases(name)
+        return read(name) if sweep is None else sweep.cases[0].scenario
     except ScenarioError as error:
         if "P2PFL_DATA" in str(error):
             pytest.skip(f"needs data: {error}")
@@ -43,11 +46,14 @@ def test_a_shipped_scenario_is_valid_and_named_like_its_file(name: str) -> None:
 @pytest.mark.parametrize("name", shipped())
 def test_a_shipped_scenario_runs(name: str, tmp_path: Path) -> None:
     opened(name)
-    record = p2pfl.launch(name, tmp_path / "out", ["rounds=2", "engine=simulate"])
+    chosen = {"case": 1} if matrix.is_sweep(name) else {}
+    record = p2pfl.launch(name, tmp_path / "out", ["rounds=2", "engine=simulate"], **chosen)
+    if isinstance(record, SweepRecord):
+        (record,) = record.cases
     assert record.crashed == ()
     assert record.summary["rounds"] == 2
     assert record.summary["accuracy"]["mean"] > 0.2  # guessing is 0.1
-    assert (tmp_path / "out" / "report.html").is_file()
+    assert (record.folder / "report.html").is_file()
 
 
 @pytest.mark.parametrize("name", shipped())

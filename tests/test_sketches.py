@@ -1,4 +1,4 @@
-"""Sketches: what every pair of maps keeps to, and that CountSketch is the matrix that the papers define.
+"""Sketches: what every pair of maps keeps to, and that each is the matrix that the papers define.
 
 Shapes: D parameters, S numbers on the wire, d columns, s buckets.
 """
@@ -6,6 +6,7 @@ Shapes: D parameters, S numbers on the wire, d columns, s buckets.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import struct
 from collections.abc import Callable
 
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from p2pfl import plugins
 from p2pfl.contracts import Layout, Pair, Sketch, Slot
-from p2pfl.sketches import _hashing
+from p2pfl.sketches import _hashing, sampling
 from p2pfl.sketches._hashing import Hash, draw
 from p2pfl.sketches.countsketch import CountSketch
+from p2pfl.sketches.sampling import Sample, Sampling
 
 CPU = torch.device("cpu")
 BUCKETS = [0, 0, 4, 1, 0, 3, 1, 3, 2, 2, 4, 1]
@@ -33,6 +35,7 @@ MLP: Layout = (
 )
 ODD: Layout = (Slot("conv.weight", (4, 3, 3, 3)), Slot("conv.bias", (4,)), Slot("thin.weight", (5, 1)))
 TALL: Layout = (Slot("tall.weight", (2300, 131)), Slot("output.weight", (2, 2), output=True))
+SMALL: Layout = (Slot("w", (2, 7)), Slot("b", (2,)), Slot("output.weight", (2, 2), output=True))
 LAYOUTS = {"mlp": MLP, "odd": ODD, "tall": TALL}
 OPTIONS = {
     "countsketch": [
@@ -44,7 +47,8 @@ OPTIONS = {
         {"balanced": False},
         {"ratio": 0.3, "balanced": False},
         {"ratio": 1e-6, "balanced": False},
-    ]
+    ],
+    "sampling": [{}, {"ratio": 0.3}, {"ratio": 1.0}, {"ratio": 0.02}],
 }
 CASES = [
     pytest.param((name, options), id=f"{name} {options}")
@@ -80,23 +84,6 @@ def keys_for(sketch: Sketch) -> list[bytes]:
 # What every sketch keeps to
 
 
-def test_up_is_the_transpose_of_down(sketch: Sketch, layout: Layout) -> None:
-    pair = sketch.bind(layout)
-    x_D, z_S = numbers(size_of(layout)), numbers(pair.size, seed=1)
-    for key in keys_for(sketch):
-        assert pair.down(x_D, key).shape == (pair.size,)
-        assert pair.up(z_S, key).shape == x_D.shape
-        torch.testing.assert_close(pair.down(x_D, key) @ z_S, x_D @ pair.up(z_S, key))
-
-
-def test_all_maps_are_linear(sketch: Sketch, layout: Layout) -> None:
-    pair = sketch.bind(layout)
-    key = keys_for(sketch)[0]
-    for go, size in ((pair.down, size_of(layout)), (pair.up, pair.size), (pair.pull, pair.size)):
-        a, b = numbers(size), numbers(size, seed=1)
-        torch.testing.assert_close(go(2.5 * a - 0.5 * b, key), 2.5 * go(a, key) - 0.5 * go(b, key))
-
-
 def test_pull_after_down_is_an_orthogonal_projection(sketch: Sketch, layout: Layout) -> None:
     pair = sketch.bind(layout)
     a_D, b_D = numbers(size_of(layout)), numbers(size_of(layout), seed=1)
@@ -107,35 +94,16 @@ def test_pull_after_down_is_an_orthogonal_projection(sketch: Sketch, layout: Lay
         assert pa_D.norm() <= a_D.norm() * (1 + 1e-12)
 
 
-def test_a_pull_towards_another_vector_never_goes_beyond_it(sketch: Sketch, layout: Layout) -> None:
-    pair = sketch.bind(layout)
-    x_D, y_D = numbers(size_of(layout)), numbers(size_of(layout), seed=1)
-    for key in keys_for(sketch):
-        moved_D = x_D + pair.pull(pair.down(y_D, key) - pair.down(x_D, key), key)
-        assert (y_D - moved_D).norm() <= (y_D - x_D).norm()
-        assert (moved_D - x_D).norm() <= (y_D - x_D).norm() * (1 + 1e-12)
-
-
 def test_a_sketch_is_a_function_of_its_key(sketch: Sketch, layout: Layout) -> None:
     x_D = numbers(size_of(layout)).float()
     for key in keys_for(sketch):
         once = sketch.bind(layout).down(x_D, key)
         draw.cache_clear()
+        sampling.draw.cache_clear()
         again = sketch.bind(layout).down(x_D.clone(), key)
         assert torch.equal(once, again)
     sketched = [sketch.bind(layout).down(x_D, key) for key in keys_for(sketch)]
     assert not any(torch.equal(sketched[0], other) for other in sketched[1:])
-
-
-def test_nothing_given_is_altered_and_dtypes_stay(sketch: Sketch, layout: Layout) -> None:
-    pair = sketch.bind(layout)
-    key = keys_for(sketch)[0]
-    for dtype in (torch.float32, torch.float64):
-        for go, size in ((pair.down, size_of(layout)), (pair.up, pair.size), (pair.pull, pair.size)):
-            given = numbers(size).to(dtype)
-            before = given.clone()
-            assert go(given, key).dtype == dtype
-            assert torch.equal(given, before)
 
 
 def test_biases_and_the_output_layer_travel_whole(sketch: Sketch, layout: Layout) -> None:
@@ -149,10 +117,6 @@ def test_biases_and_the_output_layer_travel_whole(sketch: Sketch, layout: Layout
         torch.testing.assert_close(go(pair.down(x_D, key), key) * whole_D, x_D * whole_D, rtol=0, atol=0)
 
 
-def test_a_sketch_never_enlarges(sketch: Sketch, layout: Layout) -> None:
-    assert 0 < sketch.bind(layout).size <= size_of(layout)
-
-
 def test_a_row_of_a_matrix_is_sketched_alike_in_every_matrix_height(sketch: Sketch) -> None:
     rows_RD = numbers(3000 * 90).view(3000, 90)  # more numbers than are worked on at once
     tall, flat = (sketch.bind((Slot("w", (rows, 90)),)) for rows in (3000, 1))
@@ -161,6 +125,32 @@ def test_a_row_of_a_matrix_is_sketched_alike_in_every_matrix_height(sketch: Sket
     for row in (0, 1, 1456, 2912, 2999):
         assert torch.equal(sketched[row], flat.down(rows_RD[row], key))
         assert torch.equal(tall.up(sketched.flatten(), key).view(3000, 90)[row], flat.up(sketched[row], key))
+
+
+def test_maps_can_be_differentiated_as_often_as_one_likes(sketch: Sketch) -> None:
+    pair = sketch.bind(SMALL)
+    key = keys_for(sketch)[0]
+    for go, size in ((pair.down, size_of(SMALL)), (pair.up, pair.size), (pair.pull, pair.size)):
+        given = numbers(size)
+        wanting = given.clone().requires_grad_()
+        torch.testing.assert_close(go(wanting, key).detach(), go(given, key), rtol=1e-12, atol=1e-12)
+        assert torch.autograd.gradcheck(lambda x, go=go: go(x, key), wanting)
+        assert torch.autograd.gradgradcheck(lambda x, go=go: go(x, key) ** 2, wanting)
+        with torch.no_grad():
+            assert torch.equal(go(wanting, key), go(given, key))
+
+
+def test_gradients_of_functions_flow_through_up_and_come_out_as_down(sketch: Sketch) -> None:
+    pair = sketch.bind(SMALL)
+    key = keys_for(sketch)[0]
+    z_S, targets_BD = numbers(pair.size), numbers(3 * size_of(SMALL), seed=2).view(3, -1)
+
+    def loss(z_S: Tensor, target_D: Tensor) -> Tensor:
+        return ((pair.up(z_S, key) - target_D) ** 2).sum() / 2
+
+    each_BS = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(z_S, targets_BD)
+    for row_S, target_D in zip(each_BS, targets_BD, strict=True):
+        torch.testing.assert_close(row_S, pair.down(pair.up(z_S, key) - target_D, key))
 
 
 # CountSketch
@@ -306,3 +296,88 @@ def test_the_variance_is_that_of_lemma_5_and_balanced_about_half() -> None:
         assert abs(float(errors_N.mean()) - lemma_5(a_d, b_d, share)) < 6 * standard_error
         found[balanced] = float(errors_N.mean())
     assert 0.4 < found[True] / found[False] < 0.7  # (q - 1) / (d - 1) against 1 / s: 0.545
+
+
+# Sampling
+
+CHOSEN = [0, 11, 9, 7, 2]
+FAR = "5bd90119266db34a"
+"""What key and width give, written down once and for all."""
+
+
+def sampling_matrix(sample: Sample) -> Tensor:
+    """S as the paper writes it, d x s: column k is sqrt(d/s) times a unit vector."""
+    d, s = len(sample.place_d), len(sample.chosen_s)
+    s_ds = torch.zeros(d, s, dtype=torch.float64)
+    for k, i in enumerate(sample.chosen_s.tolist()):
+        s_ds[i, k] = (d / s) ** 0.5
+    return s_ds
+
+
+def sampled_by_hand(key: bytes, slot: int, d: int, s: int) -> list[int]:
+    """The columns that travel, in plain Python, from the first principles that the docstrings state."""
+    words = struct.unpack(f"<{d}Q", hashlib.shake_256(key + struct.pack("<I", slot)).digest(8 * d))
+    return sorted(range(d), key=lambda i: (words[i] >> d.bit_length(), i))[:s]
+
+
+@pytest.mark.parametrize(("d", "s"), [(20, 10), (25, 12), (7, 3), (9, 1), (40, 1), (100, 3), (6, 6), (1, 1)])
+def test_sampling_is_a_product_with_scaled_unit_vectors_all_of_them_distinct(d: int, s: int) -> None:
+    pair = Sampling(ratio=s / d).bind((Slot("v", (2, 5)), Slot("w", (3, d))))
+    ahead = 2 * pair.widths[0]
+    assert pair.size == ahead + 3 * s
+    w, z = numbers(3 * d).view(3, d), numbers(3 * s, seed=1).view(3, s)
+    for key in KEYS:
+        sample = sampling.draw(key + struct.pack("<I", 1), d, s, device=CPU)
+        assert sample.chosen_s.tolist() == sampled_by_hand(key, 1, d, s)
+        assert len(set(sample.chosen_s.tolist())) == s
+        s_ds = sampling_matrix(sample)
+        x_D, z_S = torch.cat([torch.zeros(10), w.flatten()]), torch.cat([torch.zeros(ahead), z.flatten()])
+        torch.testing.assert_close(pair.down(x_D, key)[ahead:].view(3, s), w @ s_ds)
+        torch.testing.assert_close(pair.up(z_S, key)[10:].view(3, d), z @ s_ds.T)
+        torch.testing.assert_close(pair.pull(z_S, key)[10:].view(3, d), s / d * z @ s_ds.T)
+
+
+def test_the_columns_of_a_key_are_the_same_on_every_machine_and_library_version() -> None:
+    assert sampling.draw(b"p2pfl", 12, 5, device=CPU).chosen_s.tolist() == CHOSEN
+    far = sampling.draw(bytes(20), 25088, 12544, device=CPU).chosen_s.numpy().astype("<i4").tobytes()
+    assert hashlib.sha256(far).hexdigest()[:16] == FAR
+
+
+def test_what_is_not_sampled_is_left_alone_and_what_is_arrives_exactly() -> None:
+    pair = Sampling(ratio=0.25).bind((Slot("w", (50, 40)),))
+    x_D, y_D = numbers(2000).float(), numbers(2000, seed=1).float()
+    moved_D = x_D + pair.pull(pair.down(y_D, KEYS[0]) - pair.down(x_D, KEYS[0]), KEYS[0])
+    columns = sampled_by_hand(KEYS[0], 0, 40, 10)
+    others = [i for i in range(40) if i not in columns]
+    x_RD, y_RD, moved_RD = x_D.view(50, 40), y_D.view(50, 40), moved_D.view(50, 40)
+    torch.testing.assert_close(moved_RD[:, columns], y_RD[:, columns])
+    assert torch.equal(moved_RD[:, others], x_RD[:, others])
+
+
+def sampled_products(d: int, s: int, draws: int) -> Tensor:
+    """S S^T of many keys: draws x d x d."""
+    keys = (struct.pack("<Q", n) for n in range(draws))
+    s_Nds = torch.stack([sampling_matrix(sampling.draw(key, d, s, device=CPU)) for key in keys])
+    return s_Nds @ s_Nds.transpose(1, 2)
+
+
+@pytest.mark.parametrize(("d", "s"), [(8, 4), (7, 3), (5, 5)])
+def test_the_expectation_of_sampling_is_the_identity_too(d: int, s: int) -> None:
+    draws = 3000
+    mean_dd = sampled_products(d, s, draws).mean(0)
+    assert torch.equal(mean_dd, torch.diag(mean_dd.diagonal()))
+    standard_error = (d / s) * (s / d * (1 - s / d) / draws) ** 0.5
+    assert (mean_dd.diagonal() - 1).abs().max() <= 6 * standard_error + 1e-12
+
+
+@pytest.mark.parametrize(("d", "s"), [(12, 6), (12, 3), (7, 6)])
+def test_the_variance_of_sampling_is_that_of_a_finite_population(d: int, s: int) -> None:
+    draws = 4000
+    a_d, b_d = numbers(d), numbers(d, seed=1)
+    c_d = a_d * b_d
+    errors_N = (sampled_products(d, s, draws) @ b_d @ a_d - c_d.sum()) ** 2
+    expected = d * (d - s) / (s * (d - 1)) * float(((c_d - c_d.mean()) ** 2).sum())
+    assert abs(float(errors_N.mean()) - expected) < 6 * float(errors_N.std()) / draws**0.5
+    every = itertools.combinations(range(d), s)  # all samples there are: the theorem to the last digit
+    exact = torch.tensor([(d / s * float(c_d[list(chosen)].sum()) - float(c_d.sum())) ** 2 for chosen in every])
+    assert float(exact.double().mean()) == pytest.approx(expected, rel=1e-5)

@@ -15,6 +15,8 @@ from p2pfl.seeds import Seeds
 class Ring:
     """Each peer and the two beside it; two peers share one link, one peer has none."""
 
+    circular = True
+
     def graph(self, nodes: Sequence[PeerId], seeds: Seeds) -> nx.Graph[PeerId]:
         """The ring in the order of `nodes`."""
         ring: nx.Graph[PeerId] = nx.Graph()

@@ -54,7 +54,7 @@ class LEASGD:
         return {i: Role(self, (i,)) for i in range(learners)}
 
     def check(self, training: Training, links: Sequence[tuple[PeerId, PeerId]]) -> None:
-        """The elastic factor must be in [0, 1)."""
+        """The elastic factor must be in [0, 1) at `lr`, the largest learning rate."""
         if (pull := training.lr * self.rho) >= 1:
             raise ValueError(f"rho times lr must be below 1, not {self.rho:g} x {training.lr:g} = {pull:g}: lower rho")
 
@@ -88,7 +88,7 @@ class LEASGD:
         mail: Mail = {}
         if post:
             mail = yield Exchange("params", r, expect=talk)
-        pull = me.training.lr * self.rho
+        pull = me.lr(r) * self.rho
         x_D = local.x_D + last.x_D + me.merge(me.differences(mail, post, r), dict.fromkeys(mail, pull))
         loss = me.mean_loss(local, last)
         yield Report(r, {"loss": loss, "leader": leads.get(me.id), "partner": partner})

@@ -1,26 +1,49 @@
-"""A data set in memory: three parts that every peer shares, and how any data set is cut and scaled to that form.
+"""A data set in memory: three parts that every peer shares, and the examples of a file before they are that.
 
-Shapes: N examples, C channels, H x W pixels. What is test and what validation is the same for every run and seed:
-the cut is the permutation of `numpy.random.RandomState(0)`, a stream that numpy has frozen for good.
+Shapes: N examples, B of a chunk, C channels, H x W pixels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from p2pfl.errors import ScenarioError
+
 ROWS = 1024
-"""Images that are counted or scaled at once, so that what numpy copies in between stays small."""
+"""Examples that are read, counted or scaled at once, so that what numpy copies in between stays small."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What a partition may look at: the labels of N training examples, and columns of N values beside them."""
+
+    labels_N: NDArray[Any]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """The N values of that column. Raises ScenarioError that says which columns there are."""
+        if name not in self.columns:
+            there = ", ".join(sorted(self.columns))
+            remedy = f"there are {there}" if there else "these data have none, take another partition"
+            raise ScenarioError(f"the data have no column {name!r}", remedy)
+        return self.columns[name]
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Inputs are float32 of N x C x H x W, labels int64 of N; a peer's shard is a list of rows of `train`."""
+    """Inputs are float32 of N x C x H x W, labels int64 of N; a peer's shard is a list of rows of `train`.
+
+    `columns` hold what else is known of each training example: who wrote it, which file it comes from.
+    """
 
     train_x: Tensor
     train_y: Tensor
@@ -29,12 +52,18 @@ class Data:
     test_x: Tensor
     test_y: Tensor
     classes: int
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """C, H, W of one input."""
         _, channels, height, width = self.train_x.shape
         return channels, height, width
+
+    @property
+    def examples(self) -> Examples:
+        """What a partition may look at."""
+        return Examples(self.train_y.numpy(), self.columns)
 
 
 class DataSet(Protocol):
@@ -50,61 +79,38 @@ class DataSet(Protocol):
         """SHA-256 of each file, by its name."""
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The N examples of one `source` (a file, for errors), which are read when they are wanted, B at a time."""
+
+    source: str
+    shape: tuple[int, int, int]
+    dtype: numpy.dtype[Any]
+    """Of the inputs: bytes, or floats."""
+    labels_N: NDArray[Any]
+    chunks: Callable[[], Iterator[NDArray[Any]]]
+    """Begins to read: inputs of B x C x H x W, N in all."""
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def held(source: str, images_NCHW: NDArray[Any], labels_N: NDArray[Any]) -> Part:
+    """The part whose inputs lie in memory already."""
+    count, *shape = images_NCHW.shape
+    channels, height, width = shape
+
+    def chunks() -> Iterator[NDArray[Any]]:
+        return (images_NCHW[at : at + ROWS] for at in range(0, count, ROWS))
+
+    return Part(source, (channels, height, width), images_NCHW.dtype, labels_N, chunks)
+
+
 def check_validation(share: float) -> None:
     """Raise ValueError unless a validation set can be this share of the training part."""
     if not 0 <= share < 1:
         raise ValueError(f"validation must lie in [0, 1), not {share}")
 
 
-def fixed_order(count: int) -> NDArray[Any]:
-    """The one permutation of `count` that every run uses, whatever its seed."""
-    return numpy.random.RandomState(0).permutation(count)
-
-
-def prepare(
-    train: tuple[NDArray[Any], NDArray[Any]],
-    test: tuple[NDArray[Any], NDArray[Any]],
-    classes: int,
-    validation: float,
-    normalise: bool,
-    brightest: int = 255,
-) -> Data:
-    """`Data` from two pairs of images (uint8 of N x C x H x W, from 0 to `brightest`) and labels (N).
-
-    A `validation` share is cut off the training part, and what remains keeps its order. With `normalise`
-    each channel gets mean 0 and standard deviation 1 on what remains; without, inputs lie in [0, 1].
-    """
-    images, labels = train
-    held_out = numpy.zeros(len(labels), bool)
-    held_out[fixed_order(len(labels))[: int(validation * len(labels))]] = True
-    parts = (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out]), test
-    scale_C = [scale(parts[0][0][:, channel], brightest, normalise) for channel in range(images.shape[1])]
-    train_x, validation_x, test_x = (tensor_of(x, scale_C) for x, _ in parts)
-    train_y, validation_y, test_y = (torch.from_numpy(y.astype(numpy.int64)) for _, y in parts)
-    return Data(train_x, train_y, validation_x, validation_y, test_x, test_y, classes)
-
-
-def scale(image_NHW: NDArray[Any], brightest: int, normalise: bool) -> NDArray[numpy.float32]:
-    """What each byte 0..255 of a channel becomes: a table of 256 numbers.
-
-    Mean and deviation (1 where it is 0) come from counts of bytes, which are exact: sums of floats would
-    depend on the order, and so on how many threads there are.
-    """
-    value = numpy.arange(256) / brightest
-    if normalise:
-        count = numpy.zeros(256, numpy.int64)
-        for at in range(0, len(image_NHW), ROWS):
-            count += numpy.bincount(image_NHW[at : at + ROWS].reshape(-1), minlength=256)
-        mean = (count @ value) / count.sum()
-        deviation = numpy.sqrt((count @ numpy.square(value - mean)) / count.sum())
-        value = (value - mean) / (deviation or 1.0)
-    return value.astype(numpy.float32)
-
-
-def tensor_of(images: NDArray[Any], scale_C: list[NDArray[numpy.float32]]) -> Tensor:
-    """Images of bytes as float32 of N x C x H x W, each channel through its own table."""
-    x_NCHW = numpy.empty(images.shape, numpy.float32)
-    for channel, table in enumerate(scale_C):
-        for at in range(0, len(images), ROWS):
-            x_NCHW[at : at + ROWS, channel] = table[images[at : at + ROWS, channel]]
-    return torch.from_numpy(x_NCHW)
+def check_test(share: float) -> None:
+    """Raise ValueError unless a test set can be this share of all examples."""
+    if not 0 < share < 1:
+        raise ValueError(f"test must lie in (0, 1), not {share}")

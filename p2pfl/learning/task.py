@@ -1,6 +1,7 @@
 """A model and one peer's examples as functions of the flat parameter vector: the hot path of the project.
 
-One module is kept; to work at a point its parameters are made views of that vector, so nothing is copied in or out.
+To work at a point, the parameters of a module are made views of that vector, so nothing is copied in or out, and
+tasks of one thread can share a module.
 Source of the update: torch.optim.SGD (Sutskever et al. 2013, without dampening).
 Shapes: D parameters, S numbers of a sketch, B examples of a batch, C x H x W an input.
 """
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from p2pfl.contracts import Pair, Trained, Training
 from p2pfl.learning.data import Data
-from p2pfl.learning.model import Model, first_parameters, layout_of
+from p2pfl.learning.model import Model, layout_of
 from p2pfl.seeds import Seeds
 
 CHUNK = 256
@@ -28,7 +29,10 @@ class SGDTask:
     """A `Task`: cross entropy of one model on the examples `indices` of `data.train_x`, by SGD.
 
     The b-th batch is a function of `seeds` and b alone: rows [b * batch, (b + 1) * batch) of a fresh permutation
-    each epoch, the last of an epoch being short where they do not divide. Not for two threads at once.
+    each epoch, the last of an epoch being short where they do not divide; who holds no more than one batch takes
+    them all, in the order of `indices`. `run_steps` are the steps of the whole run, through which the schedule goes;
+    where there is no end in sight it stays at its beginning. `module`, one that `model` built on this device, may be
+    shared by tasks of one thread; without it the task has its own. Not for two threads at once.
     """
 
     def __init__(
@@ -39,9 +43,12 @@ class SGDTask:
         training: Training,
         device: torch.device,
         seeds: Seeds,
+        run_steps: float = math.inf,
+        module: nn.Module | None = None,
     ) -> None:
         self.model, self.data, self.training, self.device, self.seeds = model, data, training, device, seeds
-        self.module = model.build(data.shape, data.classes).to(device)
+        self.run_steps = run_steps
+        self.module = model.build(data.shape, data.classes).to(device) if module is None else module
         self.layout = layout_of(self.module)
         self.examples = len(indices)
         self._parameters = tuple(self.module.parameters())
@@ -52,12 +59,15 @@ class SGDTask:
             self._x_NCHW = data.train_x[self._rows_N].to(device)
             self._y_N = data.train_y[self._rows_N].to(device)
             self._rows_N = torch.arange(self.examples)
-        self._epoch, self._order_N = -1, self._rows_N
+        self._batches = -(-self.examples // training.batch)
+        self._epoch, self._order_N = -1, self._rows_N.to(device)
 
     def start(self, seeds: Seeds) -> Tensor:
         """Initial parameters, D numbers, on the task's device."""
-        drawn_D = first_parameters(self.model, self.data.shape, self.data.classes, seeds.torch("parameters"))
-        return drawn_D.to(self.device)
+        x_D = torch.empty(sum(self._sizes))
+        self._stand_at(x_D)
+        self.model.draw(self.module, seeds.torch("parameters"))
+        return x_D.to(self.device)
 
     def batch(self, b: int) -> tuple[Tensor, Tensor]:
         """Inputs (B x C x H x W) and labels (B) of the b-th batch of the run, counted from 0.
@@ -66,12 +76,14 @@ class SGDTask:
         """
         if self.examples == 0:
             raise ValueError("a peer without examples has no batches")
-        epoch, within = divmod(b, -(-self.examples // self.training.batch))
-        if epoch != self._epoch:
-            shuffled_N = torch.randperm(self.examples, generator=self.seeds.torch("epoch", epoch))
-            self._epoch, self._order_N = epoch, self._rows_N[shuffled_N].to(self.device)
-        rows_B = self._order_N[within * self.training.batch : (within + 1) * self.training.batch]
+        rows_B = self._order_N if self._batches == 1 else self._shuffled(b)
         return self._x_NCHW.index_select(0, rows_B), self._y_N.index_select(0, rows_B)
+
+    def lr(self, at: int) -> float:
+        """The learning rate of the `at`-th step of the run, counted from 0: `training.lr` as its schedule has it."""
+        return self.training.lr * float(
+            self.training.schedule.value.factor(min(at, self.run_steps - 1) / self.run_steps)
+        )
 
     def steps(
         self, x: Tensor, m: Tensor | None, first: int, count: int, pair: Pair | None = None, key: bytes = b""
@@ -84,23 +96,24 @@ class SGDTask:
         if count == 0:
             return Trained(x, m, math.nan)
         x, m = x.clone(), self._first_momentum(x, m)
+        views = self._stand_at(x) if pair is None else ()
         whole = pair is not None or self.device.type != "cpu"  # few large kernels on a GPU, no copy on a CPU
-        points = (x,) if whole else self._views(x)
+        points = (x,) if whole else views
         momenta = [None] * len(points) if m is None else [m] if whole else self._views(m)
         losses = []
         for at in range(first, first + count):
-            if pair is not None or at == first:
-                self._stand_at(x if pair is None else pair.up(x, key))
+            if pair is not None:
+                self._stand_at(pair.up(x, key))
             loss, gradients = self._gradients(at)
             if whole:
                 g_D = flat(gradients)
                 gradients = (g_D if pair is None else pair.down(g_D, key),)
-            descend(points, momenta, gradients, self.training)
+            descend(points, momenta, gradients, self.training, self.lr(at))
             losses.append(loss)
         return Trained(x, m, torch.stack(losses).mean().item())
 
     def step(self, x_D: Tensor, m_D: Tensor | None, at: int) -> Trained:
-        """The displacement `-lr * gradient` (or momentum) of the `at`-th batch, taken at `x_D`, not yet added."""
+        """The displacement `-lr(at) * gradient` (or momentum) of the `at`-th batch, taken at `x_D`, not yet added."""
         self._stand_at(x_D)
         loss, gradients = self._gradients(at)
         g_D, m_D = flat(gradients), self._first_momentum(x_D, m_D)
@@ -108,7 +121,7 @@ class SGDTask:
             g_D = g_D.add_(x_D, alpha=self.training.weight_decay)
         if m_D is not None:
             g_D = m_D.mul_(self.training.momentum).add_(g_D)
-        moved_D = g_D.mul_(-self.training.lr) if m_D is None else g_D * -self.training.lr
+        moved_D = g_D.mul_(-self.lr(at)) if m_D is None else g_D * -self.lr(at)
         return Trained(moved_D, m_D, loss.item())
 
     @torch.no_grad()
@@ -139,14 +152,25 @@ class SGDTask:
         loss = nn.functional.cross_entropy(self.module(inputs), labels)
         return loss.detach(), torch.autograd.grad(loss, self._parameters)
 
-    def _stand_at(self, x_D: Tensor) -> None:
-        """Make the module's parameters views of `x_D`."""
-        for parameter, view in zip(self._parameters, self._views(x_D), strict=True):
+    def _shuffled(self, b: int) -> Tensor:
+        """The examples of the b-th batch, where an epoch has several."""
+        epoch, within = divmod(b, self._batches)
+        if epoch != self._epoch:
+            shuffled_N = torch.randperm(self.examples, generator=self.seeds.torch("epoch", epoch))
+            self._epoch, self._order_N = epoch, self._rows_N[shuffled_N].to(self.device)
+        return self._order_N[within * self.training.batch : (within + 1) * self.training.batch]
+
+    def _stand_at(self, x_D: Tensor) -> tuple[Tensor, ...]:
+        """Make the module's parameters views of `x_D`, and return these views."""
+        views = self._views(x_D)
+        for parameter, view in zip(self._parameters, views, strict=True):
             parameter.data = view
+        return views
 
     def _views(self, x_D: Tensor) -> tuple[Tensor, ...]:
         """`x_D` seen as the parameter tensors."""
-        return tuple(part.view(shape) for part, shape in zip(torch.split(x_D, self._sizes), self._shapes, strict=True))
+        parts = x_D.split_with_sizes(self._sizes)
+        return tuple(part.view(shape) for part, shape in zip(parts, self._shapes, strict=True))
 
     def _first_momentum(self, x: Tensor, m: Tensor | None) -> Tensor | None:
         """A momentum that may be altered in place, like `x` in shape; None where there is none."""
@@ -161,7 +185,11 @@ def flat(gradients: Sequence[Tensor]) -> Tensor:
 
 
 def descend(
-    points: Sequence[Tensor], momenta: Sequence[Tensor | None], gradients: Sequence[Tensor], training: Training
+    points: Sequence[Tensor],
+    momenta: Sequence[Tensor | None],
+    gradients: Sequence[Tensor],
+    training: Training,
+    lr: float,
 ) -> None:
     """One step of torch.optim.SGD on each of `points`; alters these and `momenta` (None without momentum) in place."""
     for point, momentum, gradient in zip(points, momenta, gradients, strict=True):
@@ -169,4 +197,4 @@ def descend(
             gradient = torch.add(gradient, point, alpha=training.weight_decay)
         if momentum is not None:
             gradient = momentum.mul_(training.momentum).add_(gradient)
-        point.add_(gradient, alpha=-training.lr)
+        point.add_(gradient, alpha=-lr)

@@ -41,7 +41,7 @@ def pictures(run: Run) -> list[Picture]:
     """Every curve that the record can draw."""
     found: list[Picture] = []
     sent = sent_by_round(run)
-    for curves in (_accuracy(run), _loss(run)):
+    for curves in (accuracy(run), loss(run)):
         if curves is not None:
             found.append(_over(run, curves, None))
             if sent[1].size and sent[1][-1] > 0:
@@ -82,7 +82,8 @@ def _each(run: Run, key: str) -> dict[str, Curve]:
     return {peer: curve for peer, curve in found.items() if curve[0].size}
 
 
-def _accuracy(run: Run) -> Curves | None:
+def accuracy(run: Run) -> Curves | None:
+    """Accuracy while learning: on the validation set, or on the test set where that was evaluated."""
     on = "validation" if any("validation_accuracy" in row for rows in run.rows.values() for row in rows) else "test"
     each = _each(run, f"{on}_accuracy")
     if not each:
@@ -99,7 +100,8 @@ def _accuracy(run: Run) -> Curves | None:
     return Curves("accuracy", f"accuracy on the {on} set", each, bold, who, end=end, target=target)
 
 
-def _loss(run: Run) -> Curves | None:
+def loss(run: Run) -> Curves | None:
+    """Training loss, and beside it validation loss; that alone where nobody trained."""
     each, checked = _each(run, "loss"), _each(run, "validation_loss")
     if not each and not checked:
         return None
@@ -174,14 +176,14 @@ def _scale(axes: Axes, curves: Curves) -> None:
     """Loss that spans decades is drawn in decades; rounds are whole; bytes start at nothing."""
     figures = np.concatenate([curves.bold[1], *(y for _, y in curves.each.values())])
     if curves.name == "loss" and figures.min() > 0 and figures.max() > 30 * figures.min():
-        _decades(axes)
+        decades(axes)
     if curves.name == "accuracy":
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
     axes.set_xlim(left=0)
 
 
-def _decades(axes: Axes) -> None:
+def decades(axes: Axes) -> None:
     """A log scale labelled as `0.01`: text here is never parsed as mathematics."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
@@ -197,7 +199,7 @@ def _consensus(rounds_R: Floats, distance_R: Floats) -> Picture:
         x, y = x[y > 0], y[y > 0]
     axes.plot(x, y, color=SHADES["mean"], linewidth=2.2, marker=_marker(x), markersize=4)
     if spans:
-        _decades(axes)
+        decades(axes)
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.set_xlim(left=0)
     axes.set_xlabel("round")

@@ -62,9 +62,7 @@ def read(folder: Path) -> Run:
         raise ScenarioError(f"'{folder}' is not a run folder", remedy)
     rows, whole, sent, unreadable = _records(_text(folder / "records.jsonl"))
     nodes, links = _graph(_json(folder / "graph.json"))
-    summary = _json(folder / "summary.json")
-    summary = summary if isinstance(summary, dict) else {}
-    scenario = _text(folder / "scenario.yaml")
+    scenario, summary = ends(folder)
     said = re.search(r"^name:[ \t]*['\"]?([^\s'\"]+)", scenario, re.MULTILINE)
     return Run(
         folder=folder,
@@ -79,6 +77,17 @@ def read(folder: Path) -> Run:
         unreadable=unreadable,
         log=_text(folder / "log.txt", LOG_BYTES),
     )
+
+
+def ends(folder: Path) -> tuple[str, Mapping[str, Any]]:
+    """What a run began and ended with: the text of its scenario and its summary; empty where there is none."""
+    return _text(folder / "scenario.yaml"), mapping(folder / "summary.json")
+
+
+def mapping(path: Path) -> Mapping[str, Any]:
+    """The mapping that a JSON file holds; empty where there is none."""
+    held = _json(path)
+    return held if isinstance(held, dict) else {}
 
 
 def series(rows: tuple[Row, ...], key: str) -> tuple[Floats, Floats]:

@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from p2pfl.report.notebook import Cell, cell
 from p2pfl.report.units import duration, flat, humane, number, numbers, peer_label, plain, size
 
 REFRESH_S = 0.25
@@ -49,10 +50,10 @@ class Live:
         self.console, self.name, self.rounds, self.target = console, printable(name), rounds, target
         self.peers = {peer: Progress(printable(peer)) for peer in peers}
         self.absent: set[str] = set()
-        self._screen = (
+        self._screen: Screen | Cell | None = (
             Screen(console=console, auto_refresh=False)
             if console.is_terminal and not console.is_dumb_terminal
-            else None
+            else cell(console)
         )
         self._began_s = time.monotonic()
         self._due_s = 0.0

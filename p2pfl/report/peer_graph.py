@@ -52,21 +52,21 @@ def layout(graph: nx.Graph[str]) -> Places:
     members = sorted((peer for peer in graph if peer != "hub"), key=peer_order)
     degrees = {graph.degree(peer) for peer in graph}
     if "hub" in graph:
-        return {"hub": np.zeros(2), **_circle(members)}
+        return {"hub": np.zeros(2), **circle(members)}
     if degrees == {2} and nx.is_connected(graph):
-        return _circle([edge[0] for edge in nx.find_cycle(graph, members[0])])
+        return circle([edge[0] for edge in nx.find_cycle(graph, members[0])])
     complete = len(degrees) == 1 and degrees.pop() == len(members) - 1
     if complete or len(members) > MOST_FORCES or not graph.number_of_edges():
-        return _circle(members)
+        return circle(members)
     hubs = [peer for peer in members if graph.degree(peer) == len(members) - 1]
     if len(hubs) == 1 and graph.number_of_edges() == len(members) - 1:
-        return {hubs[0]: np.zeros(2), **_circle([peer for peer in members if peer != hubs[0]])}
+        return {hubs[0]: np.zeros(2), **circle([peer for peer in members if peer != hubs[0]])}
     if len(members) <= MOST_LABELS and nx.is_connected(graph):
         return dict(nx.kamada_kawai_layout(graph))
     return dict(nx.spring_layout(graph, seed=1, iterations=80, method="force"))
 
 
-def _circle(peers: list[str]) -> Places:
+def circle(peers: list[str]) -> Places:
     """Evenly around a circle, the first at the top, clockwise."""
     angles = (2 * math.pi * k / max(len(peers), 1) for k in range(len(peers)))
     return {peer: np.array([math.sin(angle), math.cos(angle)]) for peer, angle in zip(peers, angles, strict=True)}
@@ -94,7 +94,7 @@ def _peers(figure: Figure, axes: Axes, run: Run, places: Places) -> None:
     known = [figure for figure in accuracy.values() if figure is not None]
     middle, reach = (min(known) + max(known)) / 2 if known else 0.5, (max(known) - min(known)) / 2 if known else 0.5
     norm = Normalize(middle - max(reach, 0.005), middle + max(reach, 0.005))
-    shades = _shades()
+    shades = soft_viridis()
     blank = {peer: SHADES["bad" if peer in gone else "none"] for peer in run.peers}
     colours = [blank[peer] if found is None else shades(norm(found)) for peer, found in accuracy.items()]
     rings = [SHADES["slow" if peer in missed and peer not in gone else "card"] for peer in run.peers]
@@ -104,7 +104,7 @@ def _peers(figure: Figure, axes: Axes, run: Run, places: Places) -> None:
     axes.scatter(points[:, 0], points[:, 1], s=sizes, c=colours, edgecolors=rings, linewidths=2.0, zorder=2)
     if len(run.peers) <= MOST_LABELS:
         for peer, colour in zip(run.peers, colours, strict=True):
-            _label(axes, peer, places[peer], colour, 9.0 if len(run.peers) <= 26 else 7.0)
+            label(axes, peer, places[peer], colour, 9.0 if len(run.peers) <= 26 else 7.0)
     if known:
         _colour_bar(figure, ScalarMappable(norm, shades))
 
@@ -113,12 +113,12 @@ def _accuracy(run: Run, peer: str) -> float | None:
     return last(run, peer, "test_accuracy", "validation_accuracy")
 
 
-def _shades() -> Colormap:
+def soft_viridis() -> Colormap:
     """Viridis without its ends, which are too dark for a dark page and too bright for a light one."""
     return LinearSegmentedColormap.from_list("peers", colormaps["viridis"](np.linspace(0.14, 0.94, 64)))
 
 
-def _label(axes: Axes, peer: str, place: Floats, colour: ColorType, points: float) -> None:
+def label(axes: Axes, peer: str, place: Floats, colour: ColorType, points: float) -> None:
     """A peer's name, light on dark shades and dark on light ones."""
     rgb = to_rgb(colour)
     dark = 0.3 * rgb[0] + 0.59 * rgb[1] + 0.11 * rgb[2] < 0.5

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +86,7 @@ def canvas(width_px: int, height_px: int, left_px: int = 56, right_px: int = 14)
     return figure, figure.add_axes((left_px / width_px, bottom_px / height_px, width, height))
 
 
-def inline(figure: Figure, name: str, label: str) -> str:
+def inline(figure: Figure, name: str, label: str, shades: Mapping[str, str] = SHADES) -> str:
     """The figure as one `<svg>` element; `name` prefixes its ids and `label` is read aloud. Both are our own words."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, dpi=144)
@@ -97,5 +97,5 @@ def inline(figure: Figure, name: str, label: str) -> str:
     svg = re.sub(r'(<g id="[^"]*-peer-(\w+)")>', r'\1 class="peer"><title>peer \2</title>', svg)
     box = re.search(r'viewBox="[^"]*"', svg)
     svg = svg.replace(svg[: svg.index(">") + 1], f'<svg role="img" aria-label="{label}" {box and box.group(0)}>', 1)
-    roles = {shade: role for role, shade in SHADES.items()}
+    roles = {shade: role for role, shade in shades.items()}
     return re.sub(r"(?<=: )#[0-9a-f]{6}", lambda hit: f"var(--{roles[hit[0]]})" if hit[0] in roles else hit[0], svg)

@@ -22,9 +22,11 @@ import torch
 
 from p2pfl.messages import Figure, Message, PeerId
 from p2pfl.runtime import tuning
-from p2pfl.runtime.drive import ScriptedDeath, drive
+from p2pfl.runtime.drive import Outside, ScriptedDeath, drive
 from p2pfl.runtime.life import life
+from p2pfl.runtime.pace import slowed
 from p2pfl.runtime.plan import FILE, opened
+from p2pfl.runtime.referee import VERDICT, Verdict
 from p2pfl.transport.mailbox import Desk, Mailbox
 from p2pfl.transport.zeromq import Introduction, ZeroMQBus
 
@@ -54,6 +56,7 @@ class _Word:
     """What the launcher has said so far."""
 
     go: asyncio.Future[Message]
+    verdict: Verdict
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     gone: Callable[[Any], None] = lambda peer: None
     lost: bool = False
@@ -61,6 +64,8 @@ class _Word:
     def hear(self, _: PeerId, message: Message) -> None:
         if message.kind == "go" and not self.go.done():
             self.go.set_result(message)
+        elif message.kind == VERDICT:
+            self.verdict.hear(message)
         elif message.kind == "gone":
             self.gone(message.figures["peer"])
         elif message.kind == "stop":
@@ -74,7 +79,7 @@ class _Word:
 async def _live(folder: Path, me: PeerId, launcher: Introduction, control: str, endpoint: str) -> None:
     """From birth to the launcher's word to stop."""
     loop = asyncio.get_running_loop()
-    word = _Word(loop.create_future())
+    word = _Word(loop.create_future(), Verdict())
     if (parent := multiprocessing.parent_process()) is not None:
         loop.add_reader(parent.sentinel, word.lose)
     plan = opened(folder / FILE)
@@ -100,7 +105,7 @@ async def _learn(folder: Path, me: PeerId, channel: ZeroMQBus, endpoint: str, wo
     try:
         plan = opened(folder / FILE)
         torch.set_num_threads(plan.world.threads)
-        seat = plan.world.seat(me)
+        seat = slowed(plan.world.seat(me))
         box = Mailbox(seat.me.neighbours, seat.forms, plan.settings.wait == "learned")
         bus = ZeroMQBus(plan.run, box, endpoint)
         say(Message("seated", 0, figures={"device": plan.world.device(me), "pid": os.getpid()}))
@@ -110,8 +115,9 @@ async def _learn(folder: Path, me: PeerId, channel: ZeroMQBus, endpoint: str, wo
         for j in set(seat.me.neighbours) - set(neighbours):
             box.link(j, stands=False)  # it was gone before anybody met it
         bus.connect(neighbours)
-        await drive(life(seat, plan.course(me)), bus, say, ThreadPoolExecutor(1, f"peer {me}", tuning.take_long))
-        say(Message("left", plan.settings.rounds, figures=_farewell(bus)))
+        outside = Outside(say, partial(plan.keep, me), partial(word.verdict.ask, say))
+        await drive(life(seat, plan.course(me)), bus, outside, ThreadPoolExecutor(1, f"peer {me}", tuning.take_long))
+        say(Message("left", box.round, figures=_farewell(bus)))
         await word.stop.wait()
         await bus.close()
     except ScriptedDeath:

@@ -16,6 +16,7 @@ KINDS: Mapping[str, Mapping[str, Type]] = {
     "seated": {"device": str, "pid": int},
     "ready": {"endpoint": str, "key": bytes},
     "began": {"at_s": NUMBER},
+    "gate": {},
     "row": {"time_s": NUMBER, "sent_bytes": int, "vectors": int, "tensor_bytes": int},
     "left": {"links": dict, "faults": dict, "pss_mb": NUMBER},
     "killed": {},

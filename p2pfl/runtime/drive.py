@@ -4,38 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from p2pfl.contracts import Bus
 from p2pfl.messages import Exchange, Mail, Message, Report
-from p2pfl.runtime.life import Killed, Life, Now
+from p2pfl.runtime.life import Gate, Keep, Killed, Life, Now
 
 
 class ScriptedDeath(Exception):
     """The scenario kills this peer now."""
 
 
-async def drive(life: Life, bus: Bus, say: Callable[[Message], None], thread: ThreadPoolExecutor) -> None:
-    """Run a life to its end: its exchanges go over `bus`, its reports to `say`, as messages of kind `row`.
+@dataclass(frozen=True)
+class Outside:
+    """What a life has beside its bus.
+
+    `say` hears its reports, as messages of kind `row`; `keep` puts a model on disk, called from the thread that
+    computes; `ask` answers at a gate whether that round was the last.
+    """
+
+    say: Callable[[Message], None]
+    keep: Callable[[Keep], None]
+    ask: Callable[[int], Awaitable[bool]]
+
+
+async def drive(life: Life, bus: Bus, outside: Outside, thread: ThreadPoolExecutor) -> None:
+    """Run a life to its end: its exchanges go over `bus`, all else to the `outside`.
 
     Between two exchanges that wait for mail there is only computation: it runs in `thread`, and what needs no answer
     is handed to the loop from there. Raises ScriptedDeath where the scenario kills the peer.
     """
-    driver = _Driver(life, bus, say)
+    driver = _Driver(life, bus, outside)
     loop = asyncio.get_running_loop()
-    mail: Mail | None = None
+    answer: Mail | bool | None = None
     while True:
-        step = await loop.run_in_executor(thread, driver.compute, mail, loop)
+        step = await loop.run_in_executor(thread, driver.compute, answer, loop)
         if driver.failures:
             raise driver.failures[0]
-        if step is None:
-            return
-        if isinstance(step, Killed):
-            raise ScriptedDeath
-        driver.do(step)
-        mail = await bus.collect(step.kind, step.round, step.expect)
+        match step:
+            case None:
+                return
+            case Killed():
+                raise ScriptedDeath
+            case Gate():
+                answer = await outside.ask(step.round)
+            case Exchange():
+                driver.do(step)
+                answer = await bus.collect(step.kind, step.round, step.expect)
 
 
 @dataclass
@@ -44,16 +61,19 @@ class _Driver:
 
     life: Life
     bus: Bus
-    say: Callable[[Message], None]
+    outside: Outside
     born_s: float = field(default_factory=time.monotonic)
     failures: list[Exception] = field(default_factory=list)
 
-    def compute(self, mail: Mail | None, loop: asyncio.AbstractEventLoop) -> Exchange | Killed | None:
-        """Compute until mail is needed, or to the end (a StopIteration must not leave the thread)."""
+    def compute(self, answer: Mail | bool | None, loop: asyncio.AbstractEventLoop) -> Exchange | Gate | Killed | None:
+        """Compute until an answer is needed, or to the end (a StopIteration must not leave the thread)."""
         try:
-            step = next(self.life) if mail is None else self.life.send(mail)
-            while not (isinstance(step, Killed) or (isinstance(step, Exchange) and step.expect)):
-                loop.call_soon_threadsafe(self.attempt, step)
+            step = next(self.life) if answer is None else self.life.send(answer)
+            while not (isinstance(step, Killed | Gate) or (isinstance(step, Exchange) and step.expect)):
+                if isinstance(step, Keep):
+                    self.outside.keep(step)
+                else:
+                    loop.call_soon_threadsafe(self.attempt, step)
                 step = self.life.send({})
             return step
         except StopIteration:
@@ -73,8 +93,8 @@ class _Driver:
                     self.bus.post(to, message)
             case Now():
                 if step == Now(1):
-                    self.say(Message("began", 1, figures={"at_s": time.time()}))
+                    self.outside.say(Message("began", 1, figures={"at_s": time.time()}))
                 self.bus.at(step.round, step.learning)
             case Report():
                 sent = {"time_s": time.monotonic() - self.born_s, "sent_bytes": sum(self.bus.sent_bytes.values())}
-                self.say(Message("row", step.round, step.tensors, {**step.figures, **sent}))
+                self.outside.say(Message("row", step.round, step.tensors, {**step.figures, **sent}))

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Iterator
@@ -19,12 +20,20 @@ from pathlib import Path
 from p2pfl.runtime.plan import VARIABLE
 
 NURSERY = "p2pfl.runtime.nursery"
+LONGEST_TMPDIR = 70
+"""What the 104 bytes of a socket's path leave, /p2pfl-12345678/listener-12345678 taken off."""
 
 
 def context() -> BaseContext:
     """Forked from a warm server where there is such a thing, else spawned."""
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     return multiprocessing.get_context(method)
+
+
+def private_folder() -> Path:
+    """A new folder that only this user may enter; in /tmp where TMPDIR is too long for the path of a socket."""
+    fits = len(tempfile.gettempdir()) <= LONGEST_TMPDIR
+    return Path(tempfile.mkdtemp(prefix="p2pfl-", dir=None if fits else "/tmp"))
 
 
 def server_pid() -> int | None:
@@ -58,10 +67,10 @@ def main_hidden() -> Iterator[None]:
 
 
 @contextmanager
-def server_prepared(plan: Path) -> Iterator[None]:
-    """A fork server that starts within this context prepares for this plan."""
+def server_prepared(plan: Path, *modules: str) -> Iterator[None]:
+    """A fork server that starts within this context prepares for this plan, and imports further modules before."""
     stop_server()  # one that prepared for another
-    multiprocessing.set_forkserver_preload([NURSERY])
+    multiprocessing.set_forkserver_preload([*modules, NURSERY])
     before = {name: os.environ.get(name) for name in (VARIABLE, "PYTHONSAFEPATH")}
     os.environ |= {VARIABLE: str(plan), "PYTHONSAFEPATH": "1"}  # no module is taken from where the user stands
     kept = current_process()._config  # type: ignore[attr-defined]

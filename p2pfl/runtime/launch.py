@@ -20,9 +20,12 @@ import torch
 
 from p2pfl import scenario
 from p2pfl.errors import LocalError, ScenarioError
+from p2pfl.messages import peer_name
 from p2pfl.plugins import brief
+from p2pfl.runtime import card
 from p2pfl.runtime.plan import Plan
 from p2pfl.runtime.record import Recorder, Row, prepare
+from p2pfl.runtime.referee import Overseer
 from p2pfl.runtime.summary import summarise
 from p2pfl.scenario import Scenario
 from p2pfl.seeds import Seeds
@@ -36,6 +39,10 @@ class Record:
     summary: dict[str, Any] = field(repr=False)
     stopped: bool
     crashed: tuple[int, ...]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        return card.html(self.folder, self.summary, self.stopped, [peer_name(peer) for peer in self.crashed])
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,11 @@ def run(
     """
     birth_s = time.time() if born_s is None else born_s
     began_s = time.monotonic()
-    plan = Plan(settings, Seeds.of(settings.seed).root, secrets.token_bytes(8))
+    folder = _new_name(settings) if out is None else out
+    plan = Plan(settings, Seeds.of(settings.seed).root, secrets.token_bytes(8), folder)
     world = plan.world
     world.survey()
-    folder = make_folder(settings, out)
+    make_folder(folder)
     prepare(folder, world, metadata.version("p2pfl-zmq"))
     with Recorder(folder, world, screen.row, screen.note) as recorder, _threads(world.threads):
         stopped = _here_or_beside(plan, recorder)
@@ -70,7 +78,7 @@ def run(
             recorder.log(None, "stopped by the user; what was recorded is kept")
         if recorder.failure is not None:
             raise LocalError(f"the record cannot be written to {folder}: {recorder.failure}") from recorder.failure
-        summary = summarise(recorder, birth_s, time.monotonic() - began_s)
+        summary = summarise(recorder, birth_s, time.monotonic() - began_s) | ({"stopped": True} if stopped else {})
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return Record(folder, summary, stopped, tuple(sorted(recorder.crashed)))
 
@@ -105,8 +113,10 @@ def _threads(count: int) -> Iterator[None]:
 async def _run(plan: Plan, recorder: Recorder, stop: asyncio.Event) -> bool:
     loop = asyncio.get_running_loop()
     recorder.stop = partial(loop.call_soon_threadsafe, stop.set)
+    overseer = Overseer(recorder)
     with _interrupted_by(stop):
-        await plan.settings.engine.value.run(plan, recorder.watch, stop)
+        await plan.settings.engine.value.run(plan, overseer.watcher, stop)
+    overseer.end()
     return stop.is_set()
 
 
@@ -128,19 +138,17 @@ def _interrupted_by(stop: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def make_folder(settings: Scenario, out: Path | None) -> Path:
-    """The run's folder, new and empty. Raises ScenarioError when it is not empty, or cannot be made."""
+def make_folder(folder: Path) -> None:
+    """Make the run's folder, new and empty. Raises ScenarioError when it is not empty, or cannot be made."""
     try:
-        folder = _new_name(settings) if out is None else out
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             problem = f"the output folder {str(folder)!r} is not empty"
             raise ScenarioError(problem, "name another one, or remove it", where="--out")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "records.jsonl").touch()
     except OSError as error:
-        problem = f"cannot write to the output folder {brief(str(out or 'runs'))}, {error.strerror}"
+        problem = f"cannot write to the output folder {brief(str(folder))}, {error.strerror}"
         raise ScenarioError(problem, "name another one", where="--out") from None
-    return folder
 
 
 def _new_name(settings: Scenario) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +20,28 @@ from p2pfl.runtime.world import Seat
 
 @dataclass(frozen=True)
 class Course:
-    """What is asked of a peer beyond its algorithm; `killed` is the round at whose start it is killed, if any."""
+    """What is asked of a peer beyond its algorithm.
+
+    `killed` is the round at whose start it is killed, if any; `keep_every` says after which rounds its model is kept.
+    With `gated` it asks, whenever models are evaluated, whether that was the last round.
+    """
 
     rounds: int
     every: int
     split: str
     share_model: bool
     killed: int | None = None
+    test: bool = True
+    gated: bool = False
+    keep_every: int | None = None
+
+    def evaluates(self, r: int) -> bool:
+        """Whether models are evaluated after this round."""
+        return r % self.every == 0 or r == self.rounds
+
+    def keeps(self, r: int) -> bool:
+        """Whether models are kept after this round."""
+        return self.keep_every is not None and (r % self.keep_every == 0 or r == self.rounds)
 
 
 @dataclass(frozen=True)
@@ -42,10 +57,26 @@ class Killed:
     """The scenario kills this peer here, without warning to anybody."""
 
 
+@dataclass(frozen=True)
+class Gate:
+    """The peer is through a round, and is to be told whether it was the last: the answer is true or false."""
+
+    round: int
+
+
+@dataclass(frozen=True, eq=False)
+class Keep:
+    """The model after a round, to be kept on disk."""
+
+    round: int
+    x_D: Tensor
+
+
 @dataclass
 class Tally:
     """What a peer's flow has said so far; its steps, its computing and whom it missed since the last row."""
 
+    clock: Callable[[], float]
     vectors: int = 0
     tensor_bytes: int = 0
     steps: int = 0
@@ -58,13 +89,26 @@ class Tally:
             self.vectors += "params" in message.tensors
             self.tensor_bytes += sum(t.nbytes for t in message.tensors.values())
 
+    def said(self) -> dict[str, Figure]:
+        """The columns of a row that tell of it."""
+        missed = {"absent": sorted(self.absent)} if self.absent else {}
+        return {"vectors": self.vectors, "tensor_bytes": self.tensor_bytes, **missed}
 
-Life = Generator[Step | Now | Killed, Mail, None]
+    def anew(self) -> Tally:
+        """For the next row: what was sent is counted on."""
+        return Tally(self.clock, self.vectors, self.tensor_bytes)
 
 
-def life(seat: Seat, course: Course) -> Life:
-    """Live through all rounds. Raises LocalError when the parameters diverge."""
-    tally = Tally()
+Ask = Step | Now | Killed | Gate | Keep
+Life = Generator[Ask, Mail | bool, None]
+
+
+def life(seat: Seat, course: Course, clock: Callable[[], float] = time.perf_counter) -> Life:
+    """Live through all rounds, or to the one that the gate says is the last; `clock` tells seconds.
+
+    Raises LocalError when the parameters diverge.
+    """
+    tally = Tally(clock)
     yield Now(0)
     me = yield from _observed(seat.me.meet(), tally, {}, {})
     state = seat.flow.start(me)
@@ -72,40 +116,52 @@ def life(seat: Seat, course: Course) -> Life:
         yield Now(r)
         if r == course.killed:
             yield Killed()
-        began_s = time.perf_counter()
+        began_s = clock()
         figures: dict[str, Figure] = {}
         tensors: dict[str, Tensor] = {}
-        state = yield from _observed(seat.flow.round(me, state, r), tally, figures, tensors)
+        state = yield from _observed(seat.flow.round(seat.in_round(me, r), state, r), tally, figures, tensors)
         if tally.steps:  # who is not chosen skips the round
-            figures |= {"round_s": time.perf_counter() - began_s, "compute_s": tally.compute_s}
-        if seat.evaluated and (r % course.every == 0 or r == course.rounds):
+            figures |= {"round_s": clock() - began_s, "compute_s": tally.compute_s}
+        if seat.evaluated and course.evaluates(r):
             yield Now(r, learning=False)
-            model = seat.flow.model(state)
-            figures |= _measured(seat, model, course.split)
-            if r == course.rounds:
-                figures |= _measured(seat, model, "test")
+            model_D = seat.flow.model(state)
+            figures |= _measured(seat, model_D, course.split)
+            if r == course.rounds and course.test:
+                figures |= _measured(seat, model_D, "test")
             if course.share_model:
-                tensors["model"] = model.cpu()
-        figures |= {"vectors": tally.vectors, "tensor_bytes": tally.tensor_bytes}
-        if tally.absent:
-            figures["absent"] = sorted(tally.absent)
-        tally = Tally(tally.vectors, tally.tensor_bytes)
-        yield Report(r, figures, tensors)
+                tensors["model"] = model_D.cpu()
+        if seat.evaluated and course.keeps(r):
+            yield Keep(r, seat.flow.model(state))
+        yield Report(r, figures | tally.said(), tensors)
+        tally = tally.anew()
+        if course.gated and course.evaluates(r) and r < course.rounds:
+            yield Now(r, learning=False)
+            if (yield Gate(r)):
+                yield from _last_words(seat, seat.flow.model(state), course, r, tally)
+                return
+
+
+def _last_words(seat: Seat, model_D: Tensor, course: Course, r: int, tally: Tally) -> Life:
+    """What is still to do when round `r`, already reported, turns out to have been the last."""
+    if seat.evaluated and course.keep_every is not None and not course.keeps(r):
+        yield Keep(r, model_D)
+    if seat.evaluated and course.test:
+        yield Report(r, {**_measured(seat, model_D, "test"), **tally.said()})
 
 
 def _observed(
     flow: Generator[Step, Mail, Any], tally: Tally, figures: dict[str, Figure], tensors: dict[str, Tensor]
-) -> Generator[Step, Mail, Any]:
+) -> Generator[Step, Mail | bool, Any]:
     """Pass a flow's exchanges on, counting them, and gather its reports into the row of the round."""
     mail: Mail | None = None
     while True:
-        since_s = time.perf_counter()
+        since_s = tally.clock()
         try:
             step = next(flow) if mail is None else flow.send(mail)
         except StopIteration as end:
             return end.value
         finally:
-            tally.compute_s += time.perf_counter() - since_s
+            tally.compute_s += tally.clock() - since_s
         tally.steps += 1
         if isinstance(step, Report):
             figures.update(step.figures)
@@ -113,7 +169,9 @@ def _observed(
             mail = {}
         else:
             tally.count(step)
-            mail = yield step
+            came = yield step
+            assert not isinstance(came, bool)
+            mail = came
             tally.absent |= set(step.expect) - set(mail)
 
 

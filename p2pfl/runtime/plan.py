@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Protocol
 
-from p2pfl import scenario
+from p2pfl import own_code, plugins, scenario
 from p2pfl.messages import Message, PeerId
-from p2pfl.runtime.life import Course
+from p2pfl.runtime import checkpoint
+from p2pfl.runtime.life import Course, Keep
 from p2pfl.runtime.world import World
 from p2pfl.scenario import Scenario
 from p2pfl.seeds import Seeds
@@ -21,12 +22,22 @@ VARIABLE = "P2PFL_PLAN"
 """The environment variable by which a fork server is told the path of the plan."""
 FILE = "plan.json"
 
-Watcher = Callable[[PeerId, Message], None]
-"""Hears what happens to a peer, as a message of one of these kinds:
 
-`seated` (device), `began` (round 1, at_s), `row` (a row of the record; tensors: model), `left` (links: bytes by
-neighbour; faults; pss_mb), `killed` (as the scenario says), `crashed` (traceback).
-"""
+@dataclass
+class Watcher:
+    """Who hears what happens to a peer, and may tell all peers something. `tell` is set by the engine.
+
+    It hears messages of these kinds: `seated` (device), `began` (round 1, at_s), `row` (a row of the record; tensors:
+    model), `gate` (through a round, waiting for the verdict), `left` (links: bytes by neighbour; faults; pss_mb),
+    `killed` (as the scenario says), `crashed` (traceback). It tells of a `verdict` (last) on the round at a gate.
+    """
+
+    hear: Callable[[PeerId, Message], None]
+    tell: Callable[[Message], None] = lambda message: None
+
+    def __call__(self, peer: PeerId, message: Message) -> None:
+        """Something happened to a peer."""
+        self.hear(peer, message)
 
 
 class Engine(Protocol):
@@ -38,11 +49,14 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """A scenario with the root of its randomness and the name of this run, which is on every frame."""
+    """A scenario with the root of its randomness, the name of this run, which is on every frame, and its folder."""
 
     settings: Scenario
     root: bytes
     run: bytes
+    folder: Path = Path()
+    plugins: Path | None = field(default_factory=own_code.adopted)
+    """The folder of the user's own plug-ins that the scenario may name; every process of the run adopts it."""
 
     @cached_property
     def world(self) -> World:
@@ -51,23 +65,37 @@ class Plan:
 
     def course(self, peer: PeerId) -> Course:
         """What is asked of one peer beyond its algorithm."""
-        killed = [event.round for event in self.settings.churn if peer in event.kill]
-        evaluated = sum(role.evaluated for role in self.world.roles.values())
-        evaluate = self.settings.evaluate
+        settings, evaluate, save = self.settings, self.settings.evaluate, self.settings.save
+        killed = [event.round for event in settings.churn if peer in settings.named(event.kill)]
         return Course(
-            self.settings.rounds, evaluate.every, evaluate.split, evaluated > 1, min(killed) if killed else None
+            settings.rounds,
+            evaluate.every,
+            evaluate.split,
+            share_model=sum(role.evaluated for role in self.world.roles.values()) > 1,
+            killed=min(killed) if killed else None,
+            test=evaluate.test,
+            gated=bool(settings.stop),
+            keep_every=(save.every or evaluate.every) if save.checkpoints else None,
         )
+
+    def keep(self, peer: PeerId, kept: Keep) -> None:
+        """Put a model of a peer on disk, in the folder of the run."""
+        most = self.settings.save.checkpoints
+        checkpoint.write(self.folder, peer, kept.round, kept.x_D, self.world.layout, most)
 
     def write(self, path: Path) -> None:
         """For another process of this run; the file holds the root, so its folder must be private."""
         parts = {"scenario": scenario.dump(self.settings), "root": self.root.hex(), "run": self.run.hex()}
-        path.write_text(json.dumps(parts))
+        parts["folder"] = str(self.folder.resolve())
+        path.write_text(json.dumps(parts | {"plugins": self.plugins and str(self.plugins)}))
 
     @staticmethod
     def read(path: Path) -> Plan:
-        """What `write` wrote."""
+        """What `write` wrote, in a process that has no plug-ins of the user's own yet."""
         parts = json.loads(path.read_text())
-        return Plan(scenario.parse(parts["scenario"]), bytes.fromhex(parts["root"]), bytes.fromhex(parts["run"]))
+        plugins.adopt(Path(parts["plugins"]) if parts["plugins"] else None)
+        root, run = bytes.fromhex(parts["root"]), bytes.fromhex(parts["run"])
+        return Plan(scenario.parse(parts["scenario"]), root, run, Path(parts["folder"]))
 
 
 @cache

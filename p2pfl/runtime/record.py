@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -18,8 +19,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from p2pfl import scenario
-from p2pfl.messages import Figure, Message, PeerId, peer_name
+from p2pfl import own_code, scenario
+from p2pfl.messages import HUB, Figure, Message, PeerId, peer_name
 from p2pfl.metrics.consensus import consensus_distance
 from p2pfl.runtime.world import World, cores
 
@@ -44,9 +45,13 @@ class Recorder:
     devices: dict[PeerId, str] = field(default_factory=dict)
     began_s: float = 0.0
     models: dict[PeerId, Tensor] = field(default_factory=dict)
+    ended_by: str | None = None
     failure: OSError | None = None
     stop: Callable[[], object] = lambda: None
     _pending: dict[int, dict[PeerId, Tensor]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._voices = {i for i, role in self.world.roles.items() if role.evaluated}
 
     def __enter__(self) -> Recorder:
         self._records: TextIO = (self.folder / "records.jsonl").open("w", buffering=1)
@@ -98,8 +103,7 @@ class Recorder:
 
     def links(self, label: int | str) -> Mapping[PeerId, int]:
         """Bytes that a peer sent, by neighbour, once it is through."""
-        figures = next((f for i, f in self.left.items() if _label(i) == label), {})
-        links = figures.get("links", {})
+        links = self.left.get(HUB if isinstance(label, str) else label, {}).get("links", {})
         assert isinstance(links, Mapping)
         return {int(j): int(str(count)) for j, count in links.items()}
 
@@ -121,8 +125,8 @@ class Recorder:
         self._complete(round)
 
     def _complete(self, round: int) -> None:
-        expected = {i for i, role in self.world.roles.items() if role.evaluated} - self.killed - self.crashed
-        if self._pending[round].keys() >= expected:
+        expected = self._voices - self.killed - self.crashed if self.killed or self.crashed else self._voices
+        if len(self._pending[round]) >= len(expected) and self._pending[round].keys() >= expected:
             self._consensus(round)
 
     def _consensus(self, round: int) -> None:
@@ -176,8 +180,18 @@ def prepare(folder: Path, world: World, version: str) -> None:
         "devices": {peer_name(i): world.device(i) for i in world.roles},
         "torch_threads_per_peer": world.threads,
         "data_sha256": settings.data.value.checksums(),
+        "plugins_sha256": _kept_plugins(folder),
     }
     (folder / "environment.json").write_text(json.dumps(environment, indent=2))
+
+
+def _kept_plugins(folder: Path) -> dict[str, str]:
+    """Copy the user's own plug-ins beside the run's scenario; SHA-256 of each, by its place there."""
+    found = {name: file.read_bytes() for name, file in own_code.files().items()}
+    for name, raw in found.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(raw)
+    return {name: hashlib.sha256(raw).hexdigest() for name, raw in found.items()}
 
 
 def _commit() -> str | None:

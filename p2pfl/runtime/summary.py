@@ -12,6 +12,7 @@ from p2pfl import mixing
 from p2pfl.messages import HUB, PeerId, peer_name
 from p2pfl.metrics.consensus import consensus_model
 from p2pfl.runtime.record import Recorder, Row
+from p2pfl.runtime.world import World
 from p2pfl.seeds import Seeds
 
 
@@ -20,6 +21,7 @@ def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, An
     world, settings = recorder.world, recorder.world.settings
     everything = sorted(recorder.rows, key=lambda row: (row["round"], str(row["peer"])))
     rows = [row for row in everything if "round_s" in row]
+    tested = [row for row in everything if "test_accuracy" in row]
     consensus = [row for row in everything if "consensus_distance" in row]
     rounds_s = [row["round_s"] for row in rows]
     memory_mb = [float(str(figures["pss_mb"])) for figures in recorder.left.values() if "pss_mb" in figures]
@@ -30,11 +32,14 @@ def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, An
         "rounds": max((row["round"] for row in rows), default=0),
         "parameters": sum(slot.size for slot in world.layout),
         "seed": settings.seed,
-        "accuracy": _accuracy(recorder, rows),
+        "ended_by": recorder.ended_by,
+        "crashed": sorted((i if i >= 0 else peer_name(i) for i in recorder.crashed), key=str) or None,
+        "accuracy": _accuracy(recorder, tested),
+        "validation_accuracy": None if settings.evaluate.test else _validation_accuracy(recorder, everything),
         "loss": _loss(rows),
         "rounds_to_target": _rounds_to_target(rows, settings.evaluate.split, settings.evaluate.target),
         "consensus_distance": consensus[-1]["consensus_distance"] if consensus else None,
-        "spectral_gap": mixing.spectral_gap(world.graph) if len(world.graph) > 1 and HUB not in world.graph else None,
+        "spectral_gap": _spectral_gap(world),
         **_sent(recorder, rows),
         "startup_s": round(recorder.began_s - birth_s, 3) if recorder.began_s else None,
         "round_s": {"median": _percentile(rounds_s, 50), "p95": _percentile(rounds_s, 95)} if rounds_s else None,
@@ -46,14 +51,21 @@ def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, An
     return {key: value for key, value in summary.items() if value is not None}
 
 
+def _spectral_gap(world: World) -> float | None:
+    """Of the mixing matrix; where links change, of the rounds taken together. A star with a hub does not mix."""
+    if len(world.graph) == 1 or HUB in world.graph:
+        return None
+    return mixing.contraction(world.graphs)
+
+
 def _percentile(values: list[float], percent: float) -> float:
     return round(float(numpy.percentile(values, percent)), 6)
 
 
-def _accuracy(recorder: Recorder, rows: list[Row]) -> dict[str, float] | None:
+def _accuracy(recorder: Recorder, tested: list[Row]) -> dict[str, float] | None:
     """On the test set, of the peers that lived to the end."""
     lost = {peer_name(i) for i in recorder.killed | recorder.crashed}
-    final = [row["test_accuracy"] for row in rows if _is_final(recorder, row) and str(row["peer"]) not in lost]
+    final = [row["test_accuracy"] for row in tested if str(row["peer"]) not in lost]
     if not final:
         return None
     found = {"mean": sum(final) / len(final), "min": min(final), "max": max(final)}
@@ -66,8 +78,12 @@ def _accuracy(recorder: Recorder, rows: list[Row]) -> dict[str, float] | None:
     return found
 
 
-def _is_final(recorder: Recorder, row: Row) -> bool:
-    return row["round"] == recorder.world.settings.rounds and "test_accuracy" in row
+def _validation_accuracy(recorder: Recorder, rows: list[Row]) -> dict[str, float] | None:
+    """When last evaluated on the validation split, of the peers that lived to the end."""
+    lost = {peer_name(i) for i in recorder.killed | recorder.crashed}
+    found = [row for row in rows if row.get("validation_accuracy") is not None and str(row["peer"]) not in lost]
+    last = [row["validation_accuracy"] for row in found if row["round"] == found[-1]["round"]]
+    return {"mean": sum(last) / len(last), "min": min(last), "max": max(last)} if last else None
 
 
 def _loss(rows: list[Row]) -> dict[str, float] | None:

@@ -6,37 +6,52 @@ Every process makes the same world from the same plan; nothing of it travels.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 import networkx as nx
 import numpy
 import torch
+from torch import nn
 
 from p2pfl import mixing, scenario
-from p2pfl.contracts import Layout
+from p2pfl.contracts import Layout, Training
 from p2pfl.errors import ScenarioError
 from p2pfl.learning.data import Data
-from p2pfl.learning.model import layout_of
+from p2pfl.learning.model import Model, layout_of
 from p2pfl.learning.task import SGDTask
 from p2pfl.messages import Form, PeerId
 from p2pfl.peer import Flow, Peer, Role, Roster
-from p2pfl.scenario import Scenario
+from p2pfl.runtime import checkpoint
+from p2pfl.scenario import Scenario, Start
 from p2pfl.seeds import Seeds
+
+Weights = Mapping[PeerId, Mapping[PeerId, float]]
+"""The Metropolis weights of each peer's neighbours."""
 
 
 @dataclass(frozen=True)
 class Seat:
-    """One peer ready to start: what it is given, and what it does."""
+    """One peer ready to start: what it is given, and what it does; how the links of a round lie, where they change."""
 
     me: Peer
     flow: Flow
     evaluated: bool
+    speed: float = 1.0
+    around: Callable[[int], tuple[Weights, Roster]] | None = None
 
     def forms(self, r: int) -> Mapping[str, Form]:
         """What each kind of message of round `r` must look like; round 0 is when peers meet."""
-        return {"secret": Form(figures={"half": bytes})} if r <= 0 else self.flow.forms(self.me, r)
+        return {"secret": Form(figures={"half": bytes})} if r <= 0 else self.flow.forms(self.in_round(self.me, r), r)
+
+    def in_round(self, me: Peer, r: int) -> Peer:
+        """The peer as it stands in round `r`: with the neighbours of that round."""
+        if self.around is None:
+            return me
+        weights, roster = self.around(r)
+        return replace(me, neighbours=tuple(weights[me.id]), weights=weights[me.id], roster=roster)
 
 
 class World:
@@ -45,6 +60,8 @@ class World:
     def __init__(self, settings: Scenario, root: Seeds) -> None:
         self.settings, self._root = settings, root
         self.roles: Mapping[PeerId, Role] = settings.algorithm.value.roles(settings.peers)
+        self.around = lru_cache(maxsize=64)(self._around)
+        self.module = lru_cache(maxsize=None)(self._module)
 
     def survey(self) -> None:
         """Make all that does not depend on a peer, so that what cannot be made shows before anything is started.
@@ -52,6 +69,8 @@ class World:
         Raises ScenarioError with the path of the culprit.
         """
         assert self.graph
+        if scenario.varies(self.settings):
+            self.around(1)
         for key, make in (("data", "data"), ("partition", "shards"), ("model", "layout")):
             culprit = (key, getattr(self.settings, key).name)
             try:
@@ -63,11 +82,22 @@ class World:
                 raise ScenarioError(
                     f"{'.'.join(culprit)} cannot be made, {reason}", "change its options", culprit
                 ) from None
+        for i in self.roles:
+            try:
+                if origin := self.origin(i):
+                    checkpoint.load(origin, self.layout)
+            except ScenarioError as error:
+                raise error.under("init") from None
 
     @cached_property
     def graph(self) -> nx.Graph[PeerId]:
         """The peer graph."""
         return scenario.graph(self.settings, self._root)
+
+    @property
+    def graphs(self) -> tuple[nx.Graph[PeerId], ...]:
+        """The graph, or the graphs of the first rounds where the links change."""
+        return scenario.graphs(self.settings, self._root)
 
     @cached_property
     def links(self) -> tuple[tuple[PeerId, PeerId], ...]:
@@ -83,18 +113,46 @@ class World:
     @cached_property
     def shards(self) -> list[numpy.ndarray]:
         """The training examples of each learner, as indices."""
-        labels_N = self.data.train_y.numpy()
         rng = self._root.numpy("partition")
         batch = self.settings.training.batch
-        parts: list[numpy.ndarray] = self.settings.partition.value.split(labels_N, self.settings.peers, batch, rng)
+        examples, peers = self.data.examples, self.settings.peers
+        parts: list[numpy.ndarray] = self.settings.partition.value.split(examples, peers, batch, rng)
         return parts
+
+    @cached_property
+    def kept(self) -> list[numpy.ndarray]:
+        """Of the training examples of each learner those that it keeps: the share that its group says."""
+        return [self._part(k, rows_N) for k, rows_N in enumerate(self.shards)]
+
+    def _part(self, learner: PeerId, rows_N: numpy.ndarray) -> numpy.ndarray:
+        share = self.settings.group(learner).share
+        if share == 1:
+            return rows_N
+        count = max(1, round(share * len(rows_N)))
+        chosen: numpy.ndarray = self._root.numpy("share", learner).choice(rows_N, count, replace=False)
+        return numpy.sort(chosen)
 
     @cached_property
     def roster(self) -> Roster:
         """What every peer knows of the run."""
         learners = tuple(i for i, role in self.roles.items() if role.shards)
-        examples = {i: sum(len(self.shards[k]) for k in self.roles[i].shards) for i in learners}
-        return Roster(learners, examples, self.links, nx.diameter(self.graph))
+        examples = {i: sum(len(self.kept[k]) for k in self.roles[i].shards) for i in learners}
+        return Roster(learners, examples, self.links)
+
+    def _around(self, r: int) -> tuple[Weights, Roster]:
+        """How links lie in round `r`, where they change: the weights of that graph, and a roster with its links."""
+        drawn = scenario.graph_in(self.settings, self._root, r)
+        links = tuple(sorted((min(i, j), max(i, j)) for i, j in drawn.edges))
+        return mixing.metropolis(drawn), replace(self.roster, links=links)
+
+    def origin(self, peer: PeerId) -> tuple[Path, ...]:
+        """The checkpoints whose mean a peer begins with; none where it begins anew. Raises ScenarioError."""
+        init = self.settings.init
+        return checkpoint.find(init.run, peer, init.round) if isinstance(init, Start) else ()
+
+    def training(self, peer: PeerId) -> Training:
+        """How a peer trains: as the scenario says, or its group."""
+        return self.settings.group(peer).training
 
     @cached_property
     def layout(self) -> Layout:
@@ -106,35 +164,47 @@ class World:
         """Metropolis weights of the graph."""
         return mixing.metropolis(self.graph)
 
-    def task(self, peer: PeerId, private: Seeds) -> SGDTask:
-        """The model of the scenario on the data of one peer, on its device."""
-        held = [self.shards[k] for k in self.roles[peer].shards]
+    def task(self, peer: PeerId, private: Seeds, one_thread: bool = False) -> SGDTask:
+        """The model of the scenario on the data of one peer, on its device.
+
+        Tasks that all run in `one_thread` share their module: it is as large as the parameters, and so many times.
+        """
+        held = [self.kept[k] for k in self.roles[peer].shards]
         indices = numpy.concatenate(held) if held else numpy.empty(0, numpy.int64)
         device = torch.device(self.device(peer))
-        return SGDTask(self.settings.model.value, self.data, indices, self.settings.training, device, private)
+        training = self.training(peer)
+        run_steps = self.settings.rounds * training.steps(len(indices))
+        module = self.module(device) if one_thread else None
+        return SGDTask(self.settings.model.value, self.data, indices, training, device, private, run_steps, module)
 
-    def seat(self, peer: PeerId) -> Seat:
-        """Everything that one peer is given before it starts."""
-        settings, role = self.settings, self.roles[peer]
+    def _module(self, device: torch.device) -> nn.Module:
+        model: Model = self.settings.model.value
+        return model.build(self.data.shape, self.data.classes).to(device)
+
+    def seat(self, peer: PeerId, one_thread: bool = False) -> Seat:
+        """Everything that one peer is given before it starts; see `task` for `one_thread`."""
+        settings, role, origin = self.settings, self.roles[peer], self.origin(peer)
         private = Seeds.of(None) if settings.seed is None else self._root.child("peer", peer)
         me = Peer(
             peer,
             tuple(self.weights[peer]),
             self.weights[peer],
             self.roster,
-            self.task(peer, private),
+            self.task(peer, private, one_thread),
             settings.sketch.value,
             settings.aggregator.value,
-            settings.training,
-            settings.init,
+            self.training(peer),
+            "own" if settings.init == "own" else "shared",
             self._root.child("shared"),
             private,
+            origin=checkpoint.load(origin, self.layout).to(self.device(peer)) if origin else None,
         )
-        return Seat(me, role.flow, role.evaluated)
+        around = self.around if scenario.varies(settings) else None
+        return Seat(me, role.flow, role.evaluated, settings.group(peer).speed, around)
 
     def device(self, peer: PeerId) -> str:
         """Where a peer computes: `auto` spreads the peers over the GPUs, or takes the CPU where there is none."""
-        asked = self.settings.training.device
+        asked = self.training(peer).device
         if asked != "auto" and asked != "cuda":
             return asked
         count = torch.cuda.device_count()

@@ -1,20 +1,31 @@
 """A scenario: its keys, the strict reading of what a user wrote, and the peer graph it asks for."""
 
-from p2pfl.scenario.door import UNBUILT, digest, dump, located, parse, read, shipped
-from p2pfl.scenario.drawing import graph
-from p2pfl.scenario.keys import SLOTS, Churn, Evaluate, Scenario
+from p2pfl.scenario.door import UNBUILT, allow_code, digest, dump, located, parse, plain, read, settled, shipped
+from p2pfl.scenario.drawing import LOOKED_AT, graph, graph_in, graphs, varies
+from p2pfl.scenario.keys import SLOTS, Churn, Evaluate, Group, Save, Scenario, Start, Stop
 
 __all__ = [
+    "LOOKED_AT",
     "SLOTS",
     "UNBUILT",
     "Churn",
     "Evaluate",
+    "Group",
+    "Save",
     "Scenario",
+    "Start",
+    "Stop",
+    "allow_code",
     "digest",
     "dump",
     "graph",
+    "graph_in",
+    "graphs",
     "located",
     "parse",
+    "plain",
     "read",
+    "settled",
     "shipped",
+    "varies",
 ]

@@ -8,34 +8,57 @@ import torch
 
 from p2pfl import plugins
 from p2pfl.errors import ScenarioError
-from p2pfl.messages import HUB
+from p2pfl.messages import HUB, PeerId
 from p2pfl.scenario.drawing import graph
 from p2pfl.scenario.keys import Scenario
 
 
 def check(scenario: Scenario) -> None:
-    _check_device(scenario.training.device)
+    """Raises ScenarioError with the path of the culprit."""
+    _check_groups(scenario)
+    _check_device(scenario.training.device, ("training", "device"))
     _check_churn(scenario)
+    _check_stop(scenario)
     try:
         scenario.data.value.check()
     except ScenarioError as error:
         raise error.under("data", scenario.data.name) from None
     links = tuple(sorted((min(link), max(link)) for link in graph(scenario).edges))
     algorithm = scenario.algorithm
-    try:
-        algorithm.value.check(scenario.training, links)
-    except ValueError as error:
-        about = plugins.complaint(str(error), type(algorithm.value))
-        raise about.under("algorithm", algorithm.name) from None
+    for training in (scenario.training, *(group.training for group in scenario.groups.values())):
+        try:
+            algorithm.value.check(training, links)
+        except ValueError as error:
+            about = plugins.complaint(str(error), type(algorithm.value))
+            raise about.under("algorithm", algorithm.name) from None
 
 
-def _check_device(device: str) -> None:
-    path = ("training", "device")
+def _check_device(device: str, path: tuple[str, ...]) -> None:
     asked = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", device)
     if asked is None and device not in ("auto", "cpu"):
         raise ScenarioError(f"no device {device!r}", "there are auto, cpu, cuda, cuda:0, cuda:1, ...", path)
     if asked is not None and int(asked[1] or 0) >= (there := torch.cuda.device_count()):
-        raise ScenarioError(f"training.device is {device!r}", f"this machine has {there} of them: say 'auto'", path)
+        raise ScenarioError(f"{'.'.join(path)} is {device!r}", f"this machine has {there} of them: say 'auto'", path)
+
+
+def _check_groups(scenario: Scenario) -> None:
+    """Every peer is there, and in one group at most."""
+    seen: dict[PeerId, str] = {}
+    for name, group in scenario.groups.items():
+        for at, peer in enumerate(group.peers):
+            path = ("groups", name, "peers", at)
+            if peer >= scenario.peers:
+                raise ScenarioError(f"no peer {peer}", f"there are 0 to {scenario.peers - 1}", path)
+            if peer in seen:
+                raise ScenarioError(f"peer {peer} is in the groups {seen[peer]} and {name}", "one group a peer", path)
+            seen[peer] = name
+        _check_device(group.training.device, ("groups", name, "training", "device"))
+
+
+def _check_stop(scenario: Scenario) -> None:
+    for at, stop in enumerate(scenario.stop):
+        if stop.target and scenario.evaluate.target is None:
+            raise ScenarioError("there is no target to stop at", "give evaluate.target", ("stop", at, "target"))
 
 
 def _check_churn(scenario: Scenario) -> None:
@@ -45,6 +68,9 @@ def _check_churn(scenario: Scenario) -> None:
             problem, remedy = f"churn.{at}.round is {churn.round}", f"the run has {scenario.rounds} rounds"
             raise ScenarioError(problem, remedy, ("churn", at, "round"))
         for index, peer in enumerate(churn.kill):
-            if peer not in there:
+            if isinstance(peer, str) and peer not in scenario.groups:
+                remedy = plugins.nearest(peer, list(scenario.groups))
+                raise ScenarioError(f"no group {peer!r}", remedy, ("churn", at, "kill", index))
+            if isinstance(peer, int) and peer not in there:
                 remedy = f"there are {there[0]} to {there[-1]}" if there else "no peer runs beside the hub"
                 raise ScenarioError(f"no peer {peer}", remedy, ("churn", at, "kill", index))

@@ -14,17 +14,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from p2pfl import plugins, yaml_marks
+from p2pfl import own_code, plugins, yaml_marks, yaml_settings
 from p2pfl.errors import ScenarioError
 from p2pfl.plugins import Choice
+from p2pfl.scenario.anchoring import anchored
 from p2pfl.scenario.checks import check
 from p2pfl.scenario.keys import SLOTS, Scenario
 
 LOCAL_STEPS = 5
 """Steps a round when the scenario gives neither local_steps nor local_epochs."""
 
-UNBUILT = ("defences", "groups", "attacks", "stop", "save", "hosts", "tune", "matrix")
-UNBUILT_WITHIN = {"init": ("run", "round"), "topology": ("file", "schedule")}
+UNBUILT = ("defences", "attacks", "hosts")
+OF_A_SWEEP = ("matrix", "tune")
+"""Keys that make many scenarios of one."""
+UNBUILT_WITHIN = {"save": ("mail",)}
 UNBUILT_CHURN = ("pause", "partition", "heal", "join")
 
 
@@ -34,9 +37,14 @@ def read(source: str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> Sc
     Raises ScenarioError, with the place of the culprit; nothing is started or written.
     """
     with located(source, sets) as document:
-        scenario = _resolve(document.value)
-        check(scenario)
-        return scenario
+        return settled(document)
+
+
+def settled(document: yaml_marks.Document) -> Scenario:
+    """The scenario that a document holds, checked. Raises ScenarioError with the path of the culprit."""
+    scenario: Scenario = anchored(_resolve(document.value), document)
+    check(scenario)
+    return scenario
 
 
 @contextmanager
@@ -44,11 +52,22 @@ def located(source: str | Path | Mapping[str, Any], sets: Sequence[str] = ()) ->
     """Within, every ScenarioError about this source gets the place of its culprit."""
     document = yaml_marks.wrap(source) if isinstance(source, Mapping) else _open(str(source))
     for setting in sets:
-        document = yaml_marks.override(document, setting, SLOTS)
+        document = yaml_settings.override(document, setting, SLOTS)
     try:
-        yield document
+        with own_code.offered(_plugins_beside(document)):
+            yield document
     except ScenarioError as error:
         raise document.locate(error) from None
+
+
+def allow_code(source: str | Path | Mapping[str, Any], allowed: bool = True) -> None:
+    """Let the plug-ins in the folder `plugins/` beside a scenario run in this process, and none of another folder.
+
+    Beside a mapping, or a scenario that ships with the package, is where the user stands. Not `allowed`: none at all.
+    Raises ScenarioError for a file in there that nothing could name.
+    """
+    document = yaml_marks.wrap(source) if isinstance(source, Mapping) else _open(str(source))
+    plugins.adopt(_plugins_beside(document) if allowed else None)
 
 
 def shipped() -> dict[str, Path]:
@@ -59,7 +78,7 @@ def shipped() -> dict[str, Path]:
 
 def dump(scenario: Scenario) -> str:
     """YAML of the scenario with every default written; `read` gives back an equal one."""
-    return yaml_marks.dump(_plain(scenario))
+    return yaml_marks.dump(plain(scenario))
 
 
 def parse(text: str) -> Scenario:
@@ -72,14 +91,19 @@ def digest(scenario: Scenario) -> str:
     return hashlib.sha256(dump(scenario).encode()).hexdigest()[:8]
 
 
+def _plugins_beside(document: yaml_marks.Document) -> Path:
+    return Path.cwd() / document.folder / own_code.FOLDER
+
+
 def _open(name: str) -> yaml_marks.Document:
-    path, known = Path(name), shipped()
+    path, known, folder = Path(name), shipped(), str(Path(name).parent)
     try:
         if not path.is_file() and name.removesuffix(".yaml") in known:
-            path = known[name.removesuffix(".yaml")]
+            path, folder = known[name.removesuffix(".yaml")], ""
             name = path.name
         with path.open("rb") as file:
-            return yaml_marks.parse(file.read(yaml_marks.LARGEST_BYTES + 1), name)
+            document = yaml_marks.parse(file.read(yaml_marks.LARGEST_BYTES + 1), name)
+        return dataclasses.replace(document, folder=folder)
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise ScenarioError(f"no scenario {plugins.brief(name)}", plugins.nearest(name, list(known))) from None
@@ -89,21 +113,35 @@ def _open(name: str) -> yaml_marks.Document:
 
 def _resolve(value: Mapping[str, Any]) -> Scenario:
     _refuse_unbuilt(value)
-    given = {key: slot.default for key, slot in SLOTS.items() if slot.default is not None}
-    given |= {key: part for key, part in value.items() if key not in UNBUILT}
+    given: dict[str, Any] = {key: slot.default for key, slot in SLOTS.items() if slot.default and slot.path == (key,)}
+    given |= {key: part for key, part in value.items() if key not in (*UNBUILT, *OF_A_SWEEP)}
     given.setdefault("topology", SLOTS["algorithm"].choose(given["algorithm"]).value.topology)
+    given["training"] = _taught({"local_steps": LOCAL_STEPS}, given.get("training", {}))
+    if isinstance(given.get("groups"), dict):
+        given["groups"] = {name: _grouped(group, given["training"]) for name, group in given["groups"].items()}
     scenario: Scenario = plugins.fill(Scenario, given)
-    training = scenario.training
-    if training.local_steps is None and training.local_epochs is None:
-        training = dataclasses.replace(training, local_steps=LOCAL_STEPS)
-    return dataclasses.replace(scenario, training=training)
+    return scenario
+
+
+def _grouped(group: Any, training: Any) -> Any:
+    """A group as written, with what it does not say of training taken from the scenario's."""
+    return {**group, "training": _taught(training, group.get("training", {}))} if isinstance(group, dict) else group
+
+
+def _taught(general: Any, special: Any) -> Any:
+    """Training as in `general` but for what `special` says; of local_steps and local_epochs one replaces the other."""
+    if not isinstance(special, dict) or not isinstance(general, dict):
+        return special
+    length = ("local_steps", "local_epochs")
+    says = any(special.get(key) is not None for key in length)
+    kept = {key: part for key, part in general.items() if not (says and key in length)}
+    return kept | {key: part for key, part in special.items() if says or key not in length}
 
 
 def _refuse_unbuilt(value: Mapping[str, Any]) -> None:
-    matrix = value.get("matrix")
-    for key, values in matrix.items() if isinstance(matrix, dict) else ():
-        if values == []:
-            raise ScenarioError(f"matrix.{key} is an empty list", "give at least one value", ("matrix", key))
+    for key in OF_A_SWEEP:
+        if value.get(key) not in ({}, None):
+            raise ScenarioError(f"{key} makes a sweep of this scenario", "remove it to have the one", (key,))
     found: list[tuple[str | int, ...]] = [(key,) for key in UNBUILT if value.get(key) not in ([], {}, None)]
     for key, inner in UNBUILT_WITHIN.items():
         found += [(key, word) for word in inner if isinstance(value.get(key), dict) and word in value[key]]
@@ -114,12 +152,15 @@ def _refuse_unbuilt(value: Mapping[str, Any]) -> None:
         raise ScenarioError(f"{'.'.join(map(str, path))} is not built yet", "remove the key", path)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as words, numbers, lists and mappings: what a user would have written, with every default."""
     if isinstance(value, Choice):
-        options = _plain(value.value)
+        options = plain(value.value)
         return {value.name: options} if options else value.name
     if dataclasses.is_dataclass(value):
-        return {option.name: _plain(getattr(value, option.name)) for option in plugins.options_of(type(value))}
+        return {option.name: plain(getattr(value, option.name)) for option in plugins.options_of(type(value))}
     if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pydantic
+from pydantic_core import CoreSchema, core_schema
 
+from p2pfl import plugins
 from p2pfl.contracts import Training
+from p2pfl.errors import ScenarioError
 from p2pfl.messages import PeerId
 from p2pfl.plugins import Choice, Slot
 
@@ -22,7 +26,67 @@ def _well_named(name: str) -> str:
     return name
 
 
+def _who(given: Any) -> PeerId | str:
+    if type(given) is int and given >= 0:
+        return given
+    if isinstance(given, str) and given:
+        return given
+    raise ValueError("must be a peer's number, or the name of a group")
+
+
 Count = Annotated[int, pydantic.Field(ge=1)]
+Share = Annotated[float, pydantic.Field(gt=0, le=1)]
+Who = Annotated[PeerId | str, pydantic.PlainValidator(_who, json_schema_input_type=PeerId | str)]
+"""A peer by its number, or all peers of a group by its name."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where peers begin: at the checkpoints of a former run, in its folder; those of its last round by default."""
+
+    run: Path
+    round: Count | None = None
+
+
+@dataclass(frozen=True)
+class StartOrWord:
+    """Marks a field that is `shared`, `own` or a Start."""
+
+    words: tuple[str, ...] = ("shared", "own")
+
+    def choose(self, given: Any) -> Start | str:
+        """What was given, if it is one of these. Raises ScenarioError."""
+        if given in self.words:
+            return str(given)
+        if not isinstance(given, dict):
+            remedy = f"must be {', '.join(self.words)}, or '{{run: FOLDER, round: 400}}'"
+            raise ScenarioError(f"init is {plugins.brief(given)}", remedy, ("init",))
+        try:
+            start: Start = plugins.fill(Start, given)
+        except ScenarioError as error:
+            raise error.under("init") from None
+        return start
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.choose)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: Any) -> dict[str, Any]:
+        start = plugins.schema(Start).model_json_schema()
+        return {"anyOf": [{"enum": list(self.words)}, start]}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some peers that differ from the others: how fast they compute, how much data they keep, how they train.
+
+    `speed` 0.1 is ten times slower; `share` is the part they keep of the examples that the partition gives them;
+    `training` names what differs from the scenario's.
+    """
+
+    peers: tuple[Annotated[PeerId, pydantic.Field(ge=0)], ...]
+    speed: Share = 1.0
+    share: Share = 1.0
+    training: Training = dataclasses.field(default_factory=Training)
 
 
 @dataclass(frozen=True)
@@ -30,16 +94,49 @@ class Churn:
     """Who is killed in which round."""
 
     round: Count
-    kill: tuple[Annotated[PeerId, pydantic.Field(ge=0)], ...]
+    kill: tuple[Who, ...]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A reason to stop before the last round: exactly one of these. Looked at whenever models are evaluated.
+
+    `target`: the mean accuracy has reached evaluate.target. `seconds` since the first round began, `bytes` sent by all
+    peers. `plateau`: for so many rounds the mean accuracy has not risen above its best.
+    """
+
+    target: Literal[True] | None = None
+    seconds: Annotated[float, pydantic.Field(gt=0)] | None = None
+    bytes: Annotated[float, pydantic.Field(gt=0)] | None = None
+    plateau: Count | None = None
+
+    def __post_init__(self) -> None:
+        given = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of target, seconds, bytes and plateau: one entry of the list each")
+
+
+@dataclass(frozen=True)
+class Save:
+    """What a run keeps beside its record: of each peer the models of its last `checkpoints` checkpoints.
+
+    A checkpoint is made every `every` rounds (as models are evaluated, by default) and after the last.
+    """
+
+    checkpoints: Annotated[int, pydantic.Field(ge=0)] = 0
+    every: Count | None = None
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Every how many rounds models are evaluated, on what, and the accuracy that is waited for."""
+    """Every how many rounds models are evaluated, on what, the accuracy that is waited for, and whether the test set is
+    read after the last round.
+    """
 
     every: Count = 5
     target: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
     split: Literal["validation", "test"] = "validation"
+    test: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +147,7 @@ class Scenario:
     seed: int | None = None
     peers: Annotated[int, pydantic.Field(ge=1, le=10_000)] = 8
     rounds: Count = 30
-    init: Literal["shared", "own"] = "shared"
+    init: Annotated[Start | str, StartOrWord()] = "shared"
     topology: Annotated[Choice, Slot("topology", "topologies")]
     data: Annotated[Choice, Slot("data", "datasets", "digits")]
     partition: Annotated[Choice, Slot("partition", "partitions", "iid")]
@@ -59,15 +156,32 @@ class Scenario:
     algorithm: Annotated[Choice, Slot("algorithm", "algorithms", "dpsgd")]
     sketch: Annotated[Choice, Slot("sketch", "sketches", "dense")]
     aggregator: Annotated[Choice, Slot("aggregator", "aggregators", "mean")]
+    groups: Mapping[str, Group] = dataclasses.field(default_factory=dict)
     churn: tuple[Churn, ...] = ()
     evaluate: Evaluate = Evaluate()
+    stop: tuple[Stop, ...] = ()
+    save: Save = Save()
     wait: Literal["learned", "all"] = "learned"
     transport: Literal["auto", "ipc", "tcp"] = "auto"
     engine: Annotated[Choice, Slot("engine", "engines", "local")]
 
+    def group(self, peer: PeerId) -> Group:
+        """What is particular to a peer: its group's, or nothing."""
+        found = (group for group in self.groups.values() if peer in group.peers)
+        return next(found, Group((peer,), training=self.training))
 
-SLOTS: Mapping[str, Slot] = {
-    key: hint.__metadata__[0]
-    for key, hint in typing.get_type_hints(Scenario, include_extras=True).items()
-    if typing.get_origin(hint) is Annotated and isinstance(hint.__metadata__[0], Slot)
-}
+    def named(self, who: tuple[PeerId | str, ...]) -> tuple[PeerId, ...]:
+        """Peers by number, where some are named by their group."""
+        return tuple(i for each in who for i in (self.groups[each].peers if isinstance(each, str) else (each,)))
+
+
+def _slots(cls: type[Any]) -> Iterator[Slot]:
+    for hint in typing.get_type_hints(cls, include_extras=True).values():
+        if typing.get_origin(hint) is Annotated and isinstance(hint.__metadata__[0], Slot):
+            yield hint.__metadata__[0]
+        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            yield from _slots(hint)
+
+
+SLOTS: Mapping[str, Slot] = {slot.key: slot for slot in _slots(Scenario)}
+"""Where plug-ins are chosen, by the key; that of one further in is dotted."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy
 
-from p2pfl.learning.data import Data, check_validation, fixed_order, prepare
+from p2pfl.learning.data import Data, check_validation, held
+from p2pfl.learning.preparation import prepare
 
-TEST_EXAMPLES = 360
+TEST_SHARE = 0.2
 BRIGHTEST = 16
 
 
@@ -34,16 +35,8 @@ class Digits:
 
         bunch = load_digits()
         images_NCHW, labels_N = bunch.images[:, None].astype(numpy.uint8), bunch.target
-        order = fixed_order(len(labels_N))
-        train, test = order[:-TEST_EXAMPLES], order[-TEST_EXAMPLES:]
-        return prepare(
-            (images_NCHW[train], labels_N[train]),
-            (images_NCHW[test], labels_N[test]),
-            classes=10,
-            validation=self.validation,
-            normalise=self.normalise,
-            brightest=BRIGHTEST,
-        )
+        whole = held("digits", images_NCHW, labels_N)
+        return prepare([whole], [], self.validation, self.normalise, TEST_SHARE, classes=10, brightest=BRIGHTEST)
 
     def checksums(self) -> dict[str, str]:
         """There are no files."""

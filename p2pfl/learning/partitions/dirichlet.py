@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 
 from p2pfl.errors import ScenarioError
+from p2pfl.learning.data import Examples
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,16 @@ class Dirichlet:
             raise ValueError(f"alpha must be positive and finite, not {self.alpha}")
 
     def split(
-        self, labels: NDArray[Any], peers: int, batch: int, rng: numpy.random.Generator
+        self, examples: Examples, peers: int, batch: int, rng: numpy.random.Generator
     ) -> list[NDArray[numpy.int64]]:
         """For each peer the rows it holds, ascending; every row is given exactly once.
 
         Raises ScenarioError when the examples do not make one batch for each peer.
         """
-        if len(labels) < peers * batch:
+        labels = examples.labels_N
+        if len(examples) < peers * batch:
             raise ScenarioError(
-                f"{len(labels)} examples do not make a batch of {batch} for each of {peers} peers",
+                f"{len(examples)} examples do not make a batch of {batch} for each of {peers} peers",
                 "use fewer peers, a smaller training.batch or more data",
             )
         shares: list[list[int]] = [[] for _ in range(peers)]

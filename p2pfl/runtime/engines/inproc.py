@@ -10,9 +10,11 @@ from functools import partial
 from typing import Any
 
 from p2pfl.messages import Message, PeerId
-from p2pfl.runtime.drive import ScriptedDeath, drive
-from p2pfl.runtime.life import Course, life
+from p2pfl.runtime.drive import Outside, ScriptedDeath, drive
+from p2pfl.runtime.life import life
+from p2pfl.runtime.pace import slowed
 from p2pfl.runtime.plan import Plan, Watcher
+from p2pfl.runtime.referee import Verdict
 from p2pfl.runtime.world import Seat
 from p2pfl.transport.inproc import InprocBus
 from p2pfl.transport.mailbox import Mailbox
@@ -25,12 +27,14 @@ class Inproc:
     async def run(self, plan: Plan, watch: Watcher, stop: asyncio.Event) -> None:
         """See Engine."""
         world = plan.world
-        seats = {i: world.seat(i) for i in world.roles}
+        seats = {i: slowed(world.seat(i)) for i in world.roles}
         learned = plan.settings.wait == "learned"
         boxes = {i: Mailbox(seat.me.neighbours, seat.forms, learned) for i, seat in seats.items()}
         for i in seats:
             watch(i, Message("seated", 0, figures={"device": world.device(i)}))
-        lives = [_live(i, seat, plan.course(i), boxes, watch) for i, seat in seats.items()]
+        verdict = Verdict()
+        watch.tell = verdict.hear
+        lives = [_live(i, seat, plan, boxes, watch, verdict) for i, seat in seats.items()]
         tasks = [asyncio.ensure_future(one) for one in lives]
         stopped = asyncio.ensure_future(stop.wait())
         everyone: asyncio.Future[Any] = asyncio.gather(*tasks)
@@ -41,14 +45,18 @@ class Inproc:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _live(i: PeerId, seat: Seat, course: Course, boxes: dict[PeerId, Mailbox], watch: Watcher) -> None:
+async def _live(
+    i: PeerId, seat: Seat, plan: Plan, boxes: dict[PeerId, Mailbox], watch: Watcher, verdict: Verdict
+) -> None:
     """One peer from the first step to the last."""
     bus = InprocBus(i, boxes, seat.me.neighbours)
     thread = ThreadPoolExecutor(1, f"peer {i}")
     try:
-        await drive(life(seat, course), bus, partial(watch, i), thread)
+        say = partial(watch, i)
+        outside = Outside(say, partial(plan.keep, i), partial(verdict.ask, say))
+        await drive(life(seat, plan.course(i)), bus, outside, thread)
         links = {str(j): sent for j, sent in bus.sent_bytes.items()}
-        watch(i, Message("left", course.rounds, figures={"links": dict(links)}))
+        watch(i, Message("left", boxes[i].round, figures={"links": dict(links)}))
     except ScriptedDeath:
         watch(i, Message("killed", boxes[i].round))
     except Exception:  # whatever a peer dies of, the others go on

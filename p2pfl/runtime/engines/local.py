@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,8 +31,6 @@ GRACE_S = 1.5
 """How long a peer may take to stop when asked; then it is terminated, and soon after killed."""
 QUIET_S, BURIAL_S = 0.2, 5.0
 """A process that ended is heard until it has been silent for so long, and no longer than that."""
-LONGEST_TMPDIR = 70
-"""What the 104 bytes of a socket's path leave, /p2pfl-12345678/listener-12345678 taken off."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Local:
 
     async def run(self, plan: Plan, watch: Watcher, stop: asyncio.Event) -> None:
         """See Engine."""
-        folder = _private_folder()
+        folder = forking.private_folder()
         try:
             with forking.many_descriptors():
                 launch = _Launch(plan, watch, folder)
@@ -52,12 +49,6 @@ class Local:
                     await launch.end()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _private_folder() -> Path:
-    """A new folder that only this user may enter; in /tmp where TMPDIR is too long for the path of a socket."""
-    fits = len(tempfile.gettempdir()) <= LONGEST_TMPDIR
-    return Path(tempfile.mkdtemp(prefix="p2pfl-", dir=None if fits else "/tmp"))
 
 
 @dataclass
@@ -78,6 +69,7 @@ class _Launch:
         self.parameters = sum(slot.size for slot in self.world.layout)
         desk = Desk(self.hear, lambda peer: None, 4 * self.parameters)
         self.bus = ZeroMQBus(self.plan.run, desk, self.at("launcher"))
+        self.watch.tell = self.tell
 
     async def run(self, stop: asyncio.Event) -> None:
         roles, stopped = self.world.roles, asyncio.ensure_future(stop.wait())
@@ -128,6 +120,11 @@ class _Launch:
             self.gone(i, message)
         else:
             self.watch(i, message)
+
+    def tell(self, message: Message) -> None:
+        """Tell every peer that still lives."""
+        for i in self.addresses.keys() - self.through:
+            self.bus.post(i, message)
 
     def gone(self, i: PeerId, message: Message) -> None:
         if i in self.through:

@@ -1,4 +1,4 @@
-"""All peers in one thread, without a bus: the same generators, the same figures, no processes."""
+"""All peers in one thread, without a bus: the same generators, the same figures, no processes, and a virtual clock."""
 
 from __future__ import annotations
 
@@ -8,42 +8,64 @@ import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from p2pfl.messages import Exchange, Mail, Message, PeerId, Report
-from p2pfl.runtime.life import Killed, Life, Now, life
+from p2pfl.runtime.life import Gate, Keep, Killed, Life, Now, life
+from p2pfl.runtime.pace import EXAMPLES_A_SECOND, paced
 from p2pfl.runtime.plan import Plan, Watcher
+
+Answer = Mail | bool | None
 
 
 @dataclass(frozen=True)
 class Simulate:
-    """All peers in one thread of this process, without a wire: figures as on processes, bit for bit."""
+    """All peers in one thread of this process, without a wire: figures as on processes, bit for bit.
+
+    Times are virtual: a peer of speed 1 trains on 10,000 examples a second, and nothing else takes time.
+    """
 
     async def run(self, plan: Plan, watch: Watcher, stop: asyncio.Event) -> None:
         """See Engine."""
-        world = plan.world
-        stage = _Stage(watch)
-        for i in world.roles:
-            stage.lives[i] = life(world.seat(i), plan.course(i))
-            stage.ready.append((i, None))
-            watch(i, Message("seated", 0, figures={"device": world.device(i)}))
+        stage = _Stage(plan, watch)
+        for i in plan.world.roles:
+            stage.enter(i)
         while stage.turn() and not stop.is_set():  # noqa: ASYNC110 - it works, it does not wait
             await asyncio.sleep(0)  # Ctrl-C and the screen have their turn
 
 
 @dataclass
 class _Stage:
-    """Who can go on with which mail, who waits for what, and who is gone."""
+    """Who can go on with which answer, who waits for what, who is gone, and what each peer's clock shows."""
 
+    plan: Plan
     watch: Watcher
     lives: dict[PeerId, Life] = field(default_factory=dict)
-    ready: deque[tuple[PeerId, Mail | None]] = field(default_factory=deque)
+    ready: deque[tuple[PeerId, Answer]] = field(default_factory=deque)
     waiting: dict[PeerId, Exchange] = field(default_factory=dict)
+    gated: list[PeerId] = field(default_factory=list)
     rounds: Counter[PeerId] = field(default_factory=Counter)
-    mail: dict[PeerId, dict[tuple[str, int], dict[PeerId, Message]]] = field(
+    clock_s: defaultdict[PeerId, float] = field(default_factory=lambda: defaultdict(float))
+    mail: dict[PeerId, dict[tuple[str, int], dict[PeerId, tuple[Message, float]]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(dict))
     )
+    """What lies ready for a peer, by kind, round and sender, and when it was sent."""
     sent: dict[PeerId, Counter[PeerId]] = field(default_factory=lambda: defaultdict(Counter))
-    born_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.watch.tell = self.tell
+
+    def enter(self, i: PeerId) -> None:
+        """A peer takes its seat."""
+        seat = self.plan.world.seat(i, one_thread=True)
+        seat = paced(seat, partial(self.pass_time, i, seat.speed))
+        self.lives[i] = life(seat, self.plan.course(i), lambda: self.clock_s[i])
+        self.ready.append((i, None))
+        self.watch(i, Message("seated", 0, figures={"device": self.plan.world.device(i)}))
+
+    def pass_time(self, i: PeerId, speed: float, examples: int, _: float) -> None:
+        """Peer `i` has trained on so many examples."""
+        self.clock_s[i] += examples / (EXAMPLES_A_SECOND * speed)
 
     def turn(self) -> bool:
         """One peer goes on until it waits; false when all are through."""
@@ -55,11 +77,11 @@ class _Stage:
             self.go_on(*self.ready.popleft())
         return bool(self.ready or self.waiting)
 
-    def go_on(self, i: PeerId, mail: Mail | None) -> None:
+    def go_on(self, i: PeerId, answer: Answer) -> None:
         """Peer `i` computes until it waits for mail or a new round begins, is killed, crashes or is through."""
         try:
-            step = next(self.lives[i]) if mail is None else self.lives[i].send(mail)
-            while not (isinstance(step, Killed) or (isinstance(step, Exchange) and step.expect)):
+            step = next(self.lives[i]) if answer is None else self.lives[i].send(answer)
+            while not (isinstance(step, Killed | Gate) or (isinstance(step, Exchange) and step.expect)):
                 self.handle(i, step)
                 if isinstance(step, Now) and step.learning:
                     self.ready.append((i, {}))  # others, and Ctrl-C, have their turn
@@ -71,22 +93,35 @@ class _Stage:
         except Exception:  # whatever a peer dies of, the others go on
             end = Message("crashed", self.rounds[i], figures={"traceback": traceback.format_exc()})
         else:
-            if isinstance(step, Exchange):
-                self.handle(i, step)
-                self.waiting[i] = step
-                self.wake([i])
+            if not isinstance(step, Killed):
+                self.wait(i, step)
                 return
             end = Message("killed", self.rounds[i])
         del self.lives[i]
         self.watch(i, end)
 
-    def handle(self, i: PeerId, step: Exchange | Report | Now) -> None:
+    def wait(self, i: PeerId, step: Exchange | Gate) -> None:
+        """Peer `i` can go on only with an answer."""
+        if isinstance(step, Gate):
+            self.gated.append(i)
+            self.watch(i, Message("gate", step.round))
+            return
+        self.handle(i, step)
+        self.waiting[i] = step
+        self.wake([i])
+
+    def tell(self, verdict: Message) -> None:
+        """Whoever waits at the gate may go on, or is through."""
+        self.ready.extend((i, bool(verdict.figures["last"])) for i in self.gated)
+        self.gated.clear()
+
+    def handle(self, i: PeerId, step: Exchange | Report | Now | Keep) -> None:
         """Do what a step asks for."""
         match step:
             case Exchange():
                 for to, message in step.post.items():
                     if to in self.lives:
-                        self.mail[to][message.kind, message.round][i] = message
+                        self.mail[to][message.kind, message.round][i] = message, self.clock_s[i]
                     self.sent[i][to] += sum(t.nbytes for t in message.tensors.values())
                 self.wake(step.post)
             case Now():
@@ -95,8 +130,10 @@ class _Stage:
                 self.rounds[i] = step.round
                 for late in [key for key in self.mail[i] if key[1] < step.round]:
                     del self.mail[i][late]
+            case Keep():
+                self.plan.keep(i, step)
             case Report():
-                sent = {"time_s": time.monotonic() - self.born_s, "sent_bytes": self.sent[i].total()}
+                sent = {"time_s": self.clock_s[i], "sent_bytes": self.sent[i].total()}
                 self.watch(i, Message("row", step.round, step.tensors, {**step.figures, **sent}))
 
     def wake(self, peers: Iterable[PeerId], at_last: bool = False) -> None:
@@ -110,4 +147,6 @@ class _Stage:
             if at_last or all(settled):
                 del self.waiting[i]
                 del self.mail[i][step.kind, step.round]
-                self.ready.append((i, {j: came[j] for j in sorted(step.expect) if j in came}))
+                heard = {j: came[j] for j in sorted(step.expect) if j in came}
+                self.clock_s[i] = max(self.clock_s[i], *(sent_s for _, sent_s in heard.values()), 0.0)
+                self.ready.append((i, {j: message for j, (message, _) in heard.items()}))

@@ -1,0 +1,116 @@
+"""One run, as far as a comparison needs it: its settings, its figures and a few curves; and why it may not count.
+
+Shapes: R evaluated rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from p2pfl.errors import ScenarioError
+from p2pfl.report import compared_settings
+from p2pfl.report.compared_settings import Settings, brief
+from p2pfl.report.curves import Curve, Curves, accuracy, loss, mean, sent_by_round
+from p2pfl.report.folder import Floats, Run, read, series
+from p2pfl.report.units import flat, number
+
+TRACED: Mapping[str, Callable[[Run], Curves | None]] = {"accuracy": accuracy, "loss": loss}
+"""The curves that are compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A curve of a run, over rounds, over the bytes that all peers had sent by then, and over time."""
+
+    what: str
+    rounds_R: Floats
+    bytes_R: Floats
+    time_R: Floats
+    """Seconds since round 1 began, by the record's own clock; nan where nobody said."""
+    figures_R: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One run. With a `trouble` it counts in no mean."""
+
+    folder: Path
+    settings: Settings
+    figures: Mapping[str, float]
+    """The numbers of summary.json by dotted path, and `bytes.to_target`."""
+    traces: Mapping[str, Trace]
+    """`accuracy` and `loss`, where they were recorded."""
+    trouble: str = ""
+
+    @property
+    def seed(self) -> int | None:
+        """The scenario's seed; None where the operating system drew one."""
+        seed = self.settings.get("seed")
+        return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
+
+
+def case(folder: Path) -> Case:
+    """The run in a folder. Raises ScenarioError when it is no run folder, or has no scenario that can be read."""
+    run = read(folder)
+    if not run.scenario.strip():
+        raise ScenarioError("it has no scenario.yaml")
+    settings = compared_settings.read(run.scenario)
+    sent = sent_by_round(run)
+    return Case(
+        folder=folder,
+        settings={**settings, "folder": str(folder)},
+        figures=_figures(run, sent),
+        traces={name: trace for name in TRACED if (trace := _trace(run, name, sent)) is not None},
+        trouble=_trouble(run),
+    )
+
+
+def _trouble(run: Run) -> str:
+    """Why the figures of a run are not those of its scenario; nothing when they are."""
+    crashed = run.summary.get("crashed")
+    told = [line.partition(": ")[2] for line in run.log.splitlines() if ": crashed: " in line or ": stopped" in line]
+    because = brief(told[-1].removeprefix("crashed: "), 200) if told else ""
+    if crashed:
+        named = ", ".join(map(str, crashed[:9])) if isinstance(crashed, list) else str(crashed)
+        return f"peer {brief(named)} crashed{': ' + because if because else ''}"
+    if run.summary.get("stopped") is True:
+        return "stopped before the end"
+    if not run.finished:
+        return f"did not finish{': ' + because if because else ''}"
+    return ""
+
+
+def _figures(run: Run, sent: Curve) -> dict[str, float]:
+    told = ((path, number(value)) for path, value in flat(run.summary))
+    found = {path: value for path, value in told if value is not None}
+    reached = found.get("rounds_to_target")
+    if reached is not None and sent[0].size and sent[0][-1] >= reached:
+        found["bytes.to_target"] = float(_at(np.array([reached]), sent)[0])
+    return found
+
+
+def _trace(run: Run, name: str, sent: Curve) -> Trace | None:
+    curves = TRACED[name](run)
+    if curves is None or not curves.bold[0].size:
+        return None
+    rounds_R, figures_R = curves.bold
+    return Trace(curves.what, rounds_R, _at(rounds_R, sent), _at(rounds_R, _clock(run)), figures_R)
+
+
+def _clock(run: Run) -> Curve:
+    """When a round ended, mean over peers; in a star the hub's."""
+    voices = ("hub",) if "hub" in run.peers else run.peers
+    each = {peer: series(run.rows.get(peer, ()), "time_s") for peer in voices}
+    return mean({peer: curve for peer, curve in each.items() if curve[0].size})
+
+
+def _at(rounds_R: Floats, curve: Curve) -> Floats:
+    """A curve that climbs from nothing before round 1, in certain rounds; nan where it was not recorded."""
+    if not curve[0].size:
+        return np.full(rounds_R.size, np.nan)
+    found: Floats = np.interp(rounds_R, np.concatenate([[0.0], curve[0]]), np.concatenate([[0.0], curve[1]]))
+    return found

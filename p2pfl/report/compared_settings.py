@@ -1,0 +1,149 @@
+"""Scenarios as flat settings: `training.lr`, and for a plug-in its name and its options, `sketch.countsketch.ratio`.
+
+The dotted keys are those of `--set`. Values are words, numbers, true, false or nothing; a list is its JSON text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from p2pfl import plugins, scenario, yaml_marks
+from p2pfl.errors import ScenarioError
+from p2pfl.plugins import Slot
+
+Settings = Mapping[str, Any]
+
+MISSING = "–"
+"""How a key is written that a scenario does not have."""
+LONGEST = 60
+
+
+def read(text: str) -> Settings:
+    """The flat settings of a run's scenario.yaml, defaults filled in where this version knows all of it.
+
+    Raises ScenarioError when it is no mapping in YAML.
+    """
+    with suppress(ScenarioError):  # of another version, or plug-ins that are not at hand: it is taken as it stands
+        text = scenario.dump(scenario.parse(text))
+    return flat(yaml_marks.parse(text.encode(errors="replace"), "scenario.yaml").value)
+
+
+def flat(nested: Mapping[str, Any]) -> Settings:
+    """A scenario's nested mapping by dotted keys."""
+    return dict(_leaves(nested, ()))
+
+
+def varying(several: Sequence[Settings]) -> list[str]:
+    """The keys whose values differ, in the order of the scenarios; those that somebody lacks among them."""
+    keys = dict.fromkeys(key for settings in several for key in settings)
+    return [key for key in keys if len({written(settings, key) for settings in several}) > 1]
+
+
+def columns(keys: Iterable[str], first: Sequence[str] = ()) -> list[str]:
+    """What a reader sees in place of many keys: a plug-in and its options are one. `first` go first, then plug-ins."""
+    found = list(dict.fromkeys(map(column, keys)))
+    order = [*map(column, first), "algorithm", *slots()]
+    return sorted(found, key=lambda key: order.index(key) if key in order else len(order))
+
+
+def column(key: str) -> str:
+    """`sketch.countsketch.ratio` -> `sketch`, `training.lr` -> `training.lr`."""
+    return next((slot for slot in slots() if f"{key}.".startswith(f"{slot}.")), key)
+
+
+def cell(settings: Settings, column: str, telling: Iterable[str]) -> str:
+    """What a run says in a column: `countsketch(ratio=0.5)`, with the options that are `telling` or not the default."""
+    if column not in slots() or column not in settings:
+        return brief(written(settings, column))
+    name = str(settings[column])
+    above = f"{column}.{name}."
+    defaults = _defaults(slots()[column].room, name)
+    options = {key.removeprefix(above): key for key in settings if key.startswith(above)}
+    shown = [option for option, key in options.items() if key in telling or _unusual(settings, key, option, defaults)]
+    told = [f"{option}={written(settings, options[option])}" for option in shown]
+    return brief(f"{name}({', '.join(told)})" if told else name)
+
+
+def written(settings: Settings, key: str) -> str:
+    """A value as it is shown and compared: 1.0 is `1`, and what is not there is a dash."""
+    value = settings.get(key, MISSING)
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def brief(text: str, longest: int = LONGEST) -> str:
+    """On one line, of letters that can be shown, and not too long: both ends tell most."""
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return shown if len(shown) <= longest else f"{shown[: longest // 3]}…{shown[1 - longest + longest // 3 :]}"
+
+
+def named(value: object) -> str:
+    """A plug-in as a user wrote it, `{countsketch: {ratio: 0.5}}` -> `countsketch(ratio=0.5)`; all else as it is."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        name, options = next(iter(value.items()))
+        told = options.items() if isinstance(options, Mapping) else ()
+        return brief(f"{name}({', '.join(f'{key}={named(option)}' for key, option in told) or options})")
+    return brief(written({"": value}, ""))
+
+
+def labelled(column: str, text: str) -> str:
+    """A value in a list of settings: plug-ins and places speak for themselves, all else needs its key."""
+    return text if column in slots() or column in ("name", "folder") else f"{column}={text}"
+
+
+@cache
+def slots() -> Mapping[str, Slot]:
+    """The keys of a scenario that hold plug-ins, dotted where they lie deeper."""
+    return dict(_slots(scenario.Scenario, ""))
+
+
+def _slots(cls: type[Any], above: str) -> Iterator[tuple[str, Slot]]:
+    for key, hint in typing.get_type_hints(cls, include_extras=True).items():
+        marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Slot)]
+        if marks:
+            yield above + key, marks[0]
+        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            yield from _slots(hint, f"{above}{key}.")
+
+
+def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    key = ".".join(path)
+    if key in slots():
+        named = isinstance(value, Mapping) and len(value) == 1
+        name, options = next(iter(value.items())) if named else (value, {})
+        yield key, name if isinstance(name, str) else json.dumps(name, ensure_ascii=False)
+        if options not in ({}, None):
+            yield from _leaves(options, (*path, str(name)))
+    elif isinstance(value, Mapping) and (value or not path):
+        for part, inner in value.items():
+            yield from _leaves(inner, (*path, part))
+    else:
+        yield key, json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+@cache
+def _defaults(room: str, name: str) -> Settings:
+    """The defaults of a plug-in's options; none of one that is not at hand."""
+    try:
+        options = plugins.options_of(plugins.find(room, name))
+    except ScenarioError:
+        return {}
+    known = {option.name: plugins.default_of(option) for option in options}
+    return {
+        option: list(value) if isinstance(value, tuple) else value
+        for option, value in known.items()
+        if value is None or isinstance(value, str | int | float | tuple)
+    }
+
+
+def _unusual(settings: Settings, key: str, option: str, defaults: Settings) -> bool:
+    if option not in defaults:
+        return True
+    return written(settings, key) != written(dict(_leaves(defaults[option], (key,))), key)

@@ -1,0 +1,190 @@
+"""Groups of runs as tables: figures with their intervals, settings against settings, and what was tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from p2pfl.report.compared_groups import Group, axes, best, certainty, difference, estimate
+from p2pfl.report.compared_settings import labelled, named
+from p2pfl.report.units import count, humane, number, plain, share
+
+ACCURACY = "accuracy.mean"
+WIDEST = 12
+"""So many columns a table of settings against settings may have."""
+VERDICTS = {1: "better", -1: "worse", 0: "no difference shown"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of figures, as they are called in summary.json; `engine` says that it hangs on what ran the peers."""
+
+    figure: str
+    title: str
+    larger: bool = False
+    engine: bool = False
+
+
+MEASURES = (
+    Measure(ACCURACY, "test accuracy", larger=True),
+    Measure("accuracy.min", "worst peer", larger=True),
+    Measure("loss.mean", "training loss"),
+    Measure("rounds_to_target", "rounds to target"),
+    Measure("bytes.sent", "sent", engine=True),
+    Measure("bytes.to_target", "sent to target", engine=True),
+    Measure("round_s.median", "a round", engine=True),
+    Measure("wall_s", "wall time", engine=True),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure, and how sure it is."""
+
+    text: str
+    beside: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group."""
+
+    settings: Sequence[str]
+    seeds: Cell
+    gap: Cell
+    figures: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with a head for each row and column. `shades` are 0 to 1, or None where a cell is empty."""
+
+    corner: str
+    heads: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+    shades: Sequence[Sequence[float | None]] = ()
+
+
+def measures(groups: Sequence[Group]) -> list[Measure]:
+    """The columns for which some group has a figure."""
+    return [measure for measure in MEASURES if any(group.seeds(measure.figure) for group in groups)]
+
+
+def rows(groups: Sequence[Group], engines: bool) -> list[Row]:
+    """A row a group, the best of a column marked; not of one that hangs on the engine where `engines` were mixed."""
+    shown = measures(groups)
+    winners = {
+        measure.figure: best(groups, measure.figure, measure.larger)
+        for measure in shown
+        if not (engines and measure.engine)
+    }
+    return [
+        Row(
+            settings=tuple(group.cells.values()),
+            seeds=_seeds(group),
+            gap=_gap(group, groups[0]),
+            figures=[_figure(group, measure.figure, winners.get(measure.figure) is group) for measure in shown],
+        )
+        for group in groups
+    ]
+
+
+def _seeds(group: Group) -> Cell:
+    seeds = len({case.seed for case in group.counted if case.seed is not None})
+    seeds += sum(case.seed is None for case in group.counted)
+    failed = len(group.cases) - len(group.counted)
+    return Cell(count(seeds, "seed"), certainty(seeds), f"{failed} left out" if failed else "")
+
+
+def _figure(group: Group, figure: str, wins: bool) -> Cell:
+    seeds = group.seeds(figure)
+    if not seeds:
+        return Cell("–")
+    everybody = len(group.seeds(ACCURACY)) or len(seeds)
+    if figure.endswith("to_target") and len(seeds) < everybody:
+        return Cell("–", f"reached by {len(seeds)} of {everybody}")
+    mean, half = estimate([*seeds.values()])
+    return Cell(humane(figure, mean), "one seed" if half is None else f"± {_half(figure, half)}", "best" * wins)
+
+
+def _half(figure: str, half: float) -> str:
+    """Half of an interval, of two digits: more would feign to be sure of how unsure it is."""
+    if figure.startswith("accuracy."):
+        return f"{plain(float(f'{100 * half:.2g}'))} %"
+    return humane(figure, float(f"{half:.2g}"))
+
+
+def _gap(group: Group, baseline: Group) -> Cell:
+    """The difference of accuracy to the baseline, in points of a hundred, and in plain words."""
+    if group is baseline:
+        return Cell("baseline")
+    gap = difference(group, baseline, ACCURACY)
+    if gap is None:
+        return Cell("–")
+    told = f"{100 * gap.estimate:+.2f}".replace("-", "\N{MINUS SIGN}")
+    if gap.interval is not None:
+        told += f" ± {50 * (gap.interval.high - gap.interval.low):.2f}"
+    return Cell(told, gap.how, VERDICTS[gap.sign])
+
+
+def grid(groups: Sequence[Group]) -> Grid | None:
+    """Mean accuracy, settings against settings, where at least two of them vary and most of their pairs ran."""
+    names = axes(groups)
+    if len(names) < 2:
+        return None
+    across = {
+        name: {tuple(group.cells[other] for other in names if other != name) for group in groups} for name in names
+    }
+    down = names[0] if len(across[names[0]]) <= WIDEST else min(names, key=lambda name: len(across[name]))
+    others = [name for name in names if name != down]
+    heads = list(dict.fromkeys(_among(group, others) for group in groups))
+    lines = list(dict.fromkeys(group.cells[down] for group in groups))
+    known = {(group.cells[down], _among(group, others)): group for group in groups}
+    if len(heads) > WIDEST or len(heads) < 2 or 2 * len(known) < len(lines) * len(heads):
+        return None
+    cells = [[_mean(known.get((line, head))) for head in heads] for line in lines]
+    figures = [figure for row in cells for figure in row if figure is not None]
+    if len(figures) < 2:
+        return None
+    low, span = min(figures), max(figures) - min(figures) or 1.0
+    shades = [[None if figure is None else (figure - low) / span for figure in row] for row in cells]
+    texts = [[Cell("–" if figure is None else share(figure, 2)) for figure in row] for row in cells]
+    return Grid(down, heads, list(zip(lines, texts, strict=True)), shades)
+
+
+def _among(group: Group, names: Sequence[str]) -> str:
+    return ", ".join(labelled(name, group.cells[name]) for name in names)
+
+
+def _mean(group: Group | None) -> float | None:
+    seeds = group.seeds(ACCURACY) if group is not None else {}
+    return estimate([*seeds.values()])[0] if seeds else None
+
+
+def tuning(index: Mapping[str, Any]) -> tuple[Grid, str] | None:
+    """Each candidate's accuracy by setting, the chosen ones marked; and how it was chosen. None where nothing was."""
+    told = index.get("tuning")
+    tried = [entry for entry in told if isinstance(entry, Mapping)] if isinstance(told, list) else []
+    if not tried:
+        return None
+    heads = list(dict.fromkeys(_written(entry.get("candidate")) for entry in tried))
+    lines: dict[str, dict[str, Cell]] = {}
+    for entry in tried:
+        found = number(entry.get("validation_accuracy"))
+        cell = Cell("no figure" if found is None else share(found, 2), mark="chosen" * (entry.get("chosen") is True))
+        lines.setdefault(_written(entry.get("setting")), {})[_written(entry.get("candidate"))] = cell
+    budgets = {len(cells) for cells in lines.values()}
+    each = count(max(budgets), "candidate")
+    budget = f"with the same budget for every setting: {each}, one run each" if len(budgets) == 1 else "so far"
+    said = f"Chosen on the validation split, {budget}. The test set was read once, after the choice."
+    body = [(line or "all runs", [cells.get(head, Cell("–")) for head in heads]) for line, cells in lines.items()]
+    return Grid("setting", heads, body), said
+
+
+def _written(settings: object) -> str:
+    """Settings of a sweep, by dotted paths, as they are listed."""
+    if not isinstance(settings, Mapping):
+        return "" if settings is None else named(settings)
+    return ", ".join(labelled(str(path), named(value)) for path, value in settings.items())

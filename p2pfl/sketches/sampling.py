@@ -1,0 +1,83 @@
+"""Some columns of every weight matrix, drawn at random: W -> W S, the sketch that dropout amounts to.
+
+Source: Wang & Zhang, "Matrix Sketching for Secure Collaborative Machine Learning" (DBCL), section 2: the columns of
+S (d x s) are sampled uniformly from sqrt(d/s) e_1 .. sqrt(d/s) e_d; here without replacement, so E[S S^T] = I still
+and no column travels twice. The weaker veil (section 3): with s = d/2 who sees two rounds knows a quarter of the
+columns of an update exactly, where a CountSketch mixes them.
+
+Variance: a^T S S^T b is d times the mean of a sample, of s of the d numbers c_i = a_i b_i. Without replacement
+(Cochran 1977, "Sampling Techniques", theorem 2.2) its variance is d (d - s) / (s (d - 1)) sum_i (c_i - mean c)^2;
+with replacement d - s is d - 1: at s = d/2 about twice as much.
+Damping: `pull(z) = (s/d) z S^T` makes `pull(down(x))` x on the sampled columns and zero elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, ClassVar
+
+import numpy
+import pydantic
+import torch
+from torch import Tensor
+
+from p2pfl.contracts import Layout
+from p2pfl.sketches._hashing import deck, words
+from p2pfl.sketches._matrices import Matrices, blocks, widths
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """DBCL's uniform sampling: `ratio` of the columns of each weight matrix travels, the others do not, under a key."""
+
+    ratio: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.5
+    keyed: ClassVar[bool] = True
+
+    def bind(self, layout: Layout) -> Matrices:
+        """The maps for parameters of this layout."""
+        return Matrices(layout, widths(layout, self.ratio), draw)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """S of one matrix: column k of the sketch is `scale` times column `chosen_s[k]`.
+
+    From the other side, column i lies at `place_d[i]` of the sketch where `sent_d[i]` is 1, and nowhere where it is 0.
+    """
+
+    chosen_s: Tensor
+    place_d: Tensor
+    sent_d: Tensor
+    scale: float
+
+    def fold(self, x: Tensor, z: Tensor) -> None:
+        """Fill `z` (rows x s) with `x S`."""
+        for x_B, z_B in blocks(x, z):
+            torch.index_select(x_B, 1, self.chosen_s, out=z_B).mul_(self.scale)
+
+    def unfold(self, z: Tensor, x: Tensor, damped: bool) -> None:
+        """Fill `x` (rows x d) with `z S^T`, or damped with `(s/d) z S^T`."""
+        factor = 1 / self.scale if damped else self.scale
+        for x_B, z_B in blocks(x, z):
+            torch.index_select(z_B * factor, 1, self.place_d, out=x_B).mul_(self.sent_d)
+
+    def folded(self, x: Tensor) -> Tensor:
+        """`fold` for autograd."""
+        return x.index_select(1, self.chosen_s) * self.scale
+
+    def unfolded(self, z: Tensor, damped: bool) -> Tensor:
+        """`unfold` for autograd."""
+        factor = 1 / self.scale if damped else self.scale
+        return (z * factor).index_select(1, self.place_d) * self.sent_d
+
+
+@lru_cache(maxsize=64)
+def draw(key: bytes, columns: int, s: int, *, device: torch.device) -> Sample:
+    """S of d x s: the first s of the shuffled columns, in that order."""
+    chosen_s = deck(words(key, columns))[:s]
+    place_d, sent_d = numpy.zeros(columns, numpy.int64), numpy.zeros(columns, numpy.float32)
+    place_d[chosen_s], sent_d[chosen_s] = numpy.arange(s), 1
+    chosen, place, sent = (torch.as_tensor(each, device=device) for each in (chosen_s, place_d, sent_d))
+    return Sample(chosen, place, sent, math.sqrt(columns / s))

@@ -1,0 +1,221 @@
+"""A matrix is the product of its lists, less what it excludes; each case is what `--set` would make of the scenario."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pfl import scenario
+from p2pfl.errors import ScenarioError
+from p2pfl.runtime.matrix import Sweep, cases, is_sweep, label
+
+BASE: dict[str, Any] = {"name": "grid", "peers": 3, "rounds": 2, "engine": "simulate"}
+LISTS: dict[str, list[Any]] = {
+    "training.lr": [0.1, 0.05, 1],
+    "seed": [3, 1, 2],
+    "sketch": ["dense", {"countsketch": {"ratio": 0.5}}, {"countsketch": 0.25}],
+    "model.mlp.hidden": [[8], [8, 8]],
+    "algorithm": ["dpsgd", "local_only"],
+}
+
+
+def made(matrix: Mapping[str, Any], **more: Any) -> Sweep:
+    sweep = cases({**BASE, "matrix": matrix, **more})
+    assert sweep is not None
+    return sweep
+
+
+def refusal(text: str, folder: Path, *sets: str) -> str:
+    (folder / "sweep.yaml").write_text(f"name: x\npeers: 3\n{text}\n")
+    with pytest.raises(ScenarioError) as caught:
+        cases(folder / "sweep.yaml", sets)
+    return str(caught.value).replace(f"{folder}/", "")
+
+
+@st.composite
+def matrices(draw: st.DrawFn) -> dict[str, Any]:
+    keys = draw(st.lists(st.sampled_from(sorted(LISTS)), min_size=1, max_size=3, unique=True))
+    chosen: dict[str, Any] = {key: LISTS[key][: draw(st.integers(1, 3))] for key in keys}
+    entry = st.lists(st.sampled_from(keys), min_size=1, unique=True).flatmap(
+        lambda some: st.fixed_dictionaries({key: st.sampled_from(chosen[key]) for key in some})
+    )
+    return chosen | {"exclude": draw(st.lists(entry, max_size=3))}
+
+
+@settings(max_examples=25, deadline=None)
+@given(matrices())
+def test_the_cases_are_the_product_less_the_excluded_in_a_fixed_order(matrix: dict[str, Any]) -> None:
+    lists = {key: values for key, values in matrix.items() if key != "exclude"}
+    order = [key for key in lists if key != "seed"] + (["seed"] if "seed" in lists else [])
+    expected = [
+        point
+        for point in (dict(zip(order, values, strict=True)) for values in itertools.product(*map(lists.get, order)))  # type: ignore[arg-type]
+        if not any(all(point[key] == value for key, value in entry.items()) for entry in matrix["exclude"])
+    ]
+    if not expected:
+        with pytest.raises(ScenarioError, match="leaves no case"):
+            made(matrix)
+        return
+    sweep = made(matrix)
+    assert [dict(case.settings) for case in sweep.cases] == expected
+    assert [list(case.settings) for case in sweep.cases] == [order] * len(expected)
+    assert [case.number for case in sweep.cases] == list(range(1, len(expected) + 1))
+
+
+@settings(max_examples=15, deadline=None)
+@given(matrices())
+def test_a_case_is_what_set_makes_of_the_scenario(matrix: dict[str, Any]) -> None:
+    matrix["exclude"] = []
+    for case in made(matrix).cases:
+        by_hand = scenario.read(BASE, [f"{key}={json.dumps(value)}" for key, value in case.settings.items()])
+        assert case.scenario == by_hand
+        assert case.digest == scenario.digest(by_hand)
+
+
+def test_a_path_through_a_plug_ins_name_promotes_a_bare_name() -> None:
+    sweep = made({"sketch.countsketch.ratio": [0.5, 0.25], "algorithm.leasgd.rho": [0.5]}, sketch="dense")
+    assert [case.scenario.sketch.value.ratio for case in sweep.cases] == [0.5, 0.25]
+    assert {case.scenario.algorithm.name for case in sweep.cases} == {"leasgd"}
+
+
+def test_folders_are_short_readable_told_apart_and_safe() -> None:
+    sweep = made({"training.lr": [0.1, 1e30], "sketch": LISTS["sketch"], "seed": [1]})
+    assert sweep.cases[1].folder == f"lr=0.1,sketch=countsketch-ratio=0.5,seed=1-{sweep.cases[1].digest}"
+    long = made({"model": [{"mlp": {"hidden": [n] * 30}} for n in (8, 9)]})
+    for each in (sweep, long):
+        assert len({case.folder for case in each.cases}) == len(each.cases)
+        for case in each.cases:
+            assert re.fullmatch(r"[A-Za-z0-9=._,-]{1,60}-[0-9a-f]{8}", case.folder)
+    assert label({"data": {"npz": {"path": "/a b/../\n\x1b[1mü;$.npz"}}}) == "data=npz-path=_a_b_.._1m_.npz"
+    assert label({"algorithm.leasgd.k": 3, "topology.small_world.k": 2, "training.lr": 1e30, "wait": None}) == (
+        "algorithm.leasgd.k=3,topology.small_world.k=2,lr=1e30,wait=null"
+    )
+
+
+def test_without_a_matrix_and_without_tune_it_is_no_sweep() -> None:
+    for nothing in ({}, {"matrix": {}}, {"matrix": None, "tune": {}}):
+        assert not is_sweep({**BASE, **nothing})
+        assert cases({**BASE, **nothing}) is None
+        assert scenario.read({**BASE, **nothing}) == scenario.read(BASE)
+    with pytest.raises(ScenarioError, match=r"matrix makes a sweep of this scenario \(matrix\)"):
+        scenario.read({**BASE, "matrix": {"seed": [1]}})
+
+
+def test_settings_of_the_command_line_reach_every_case_and_may_make_the_matrix(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("name: x\nmatrix: {seed: [1, 2]}\n")
+    sweep = cases(file, ["peers=4", "matrix.training.lr=[0.1]", "matrix={training.lr: [0.2, 0.1]}"])
+    assert sweep is not None
+    assert [(case.scenario.peers, case.scenario.training.lr) for case in sweep.cases] == [(4, 0.2), (4, 0.1)]
+
+
+def test_a_file_and_the_same_mapping_make_the_same_cases(tmp_path: Path) -> None:
+    matrix = {"seed": [1, 2], "training.lr": [0.1, 0.5]}
+    (tmp_path / "sweep.yaml").write_text(json.dumps({**BASE, "matrix": matrix}))
+    written = cases(tmp_path / "sweep.yaml")
+    assert written is not None
+    assert written.cases == made(matrix).cases
+    assert written.digest == made(matrix).digest != made({"seed": [1, 2]}).digest
+
+
+def test_tuning_tries_every_candidate_once_in_every_setting_with_one_seed_and_blind() -> None:
+    matrix = {"sketch": LISTS["sketch"], "seed": [4, 5, 6]}
+    sweep = made(matrix, tune={"training.lr": [0.1, 0.2], "training.momentum": [0.0, 0.5]}, evaluate={"split": "test"})
+    assert sweep.seed == 4
+    assert len(sweep.settings) == 3
+    for setting in sweep.settings:
+        tried = [dict(candidate.values) for candidate in setting.candidates]
+        assert tried == [{"training.lr": a, "training.momentum": b} for a in (0.1, 0.2) for b in (0.0, 0.5)]
+        for candidate in setting.candidates:
+            assert candidate.trial is not None
+            trial = candidate.trial.scenario
+            assert (trial.seed, trial.evaluate.test, trial.evaluate.split) == (4, False, "validation")
+            assert (trial.training.lr, trial.training.momentum) == tuple(candidate.values.values())
+            assert [case.scenario.seed for case in candidate.cases] == [4, 5, 6]
+            assert {case.scenario.evaluate.test for case in candidate.cases} == {True}
+            assert {case.scenario.training for case in candidate.cases} == {trial.training}
+    assert [case.number for case in sweep.cases] == list(range(1, 10))
+
+
+def test_tune_without_a_matrix_is_one_setting_with_the_seed_of_the_scenario() -> None:
+    sweep = cases({**BASE, "seed": 8, "tune": {"training.lr": [0.1, 0.2]}})
+    assert sweep is not None
+    assert (len(sweep.settings), len(sweep.cases), sweep.seed) == (1, 1, 8)
+
+
+REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "an unknown plug-in": (
+        "matrix:\n  seed: [1]\n  sketch:\n    - dense\n    - dens",
+        ("no sketch 'dens' (sweep.yaml:7)", "did you mean 'dense'?"),
+    ),
+    "a wrong option": (
+        "matrix:\n  sketch:\n    - dense\n    - countsketch:\n        ratio: 2.0",
+        ("ratio is 2.0 (sweep.yaml:7)", "less than or equal to 1"),
+    ),
+    "an unknown key": ("matrix: {trainin.lr: [1]}", ("unknown key 'trainin' (sweep.yaml:3)", "'training'")),
+    "a key within a number": ("matrix:\n  peers.x: [1]", ("peers is 3 (sweep.yaml:4)", "only in a mapping")),
+    "a wrong value": ("matrix:\n  seed: [1]\n  training.lr: [0.1,\n    -1]", ("lr is -1 (sweep.yaml:6)", "than 0")),
+    "what all cases share": ("matrix: {seed: [1]}\nrounds: 0", ("rounds is 0 (sweep.yaml:4)",)),
+    "a case that cannot be": (
+        "matrix:\n  training.lr: [0.1, 0.5]\n  algorithm:\n    - leasgd: {rho: 4.0}",
+        ("rho times lr must be below 1", "4 x 0.5", "(sweep.yaml:6)"),
+    ),
+    "no list": ("matrix: {sketch: dense}", ("matrix.sketch is 'dense' (sweep.yaml:3)", "must be a list")),
+    "an empty list": ("matrix:\n  sketch: []", ("matrix.sketch is an empty list (sweep.yaml:4)", "at least one")),
+    "an empty list of tune": ("tune:\n  sketch: []", ("tune.sketch is an empty list (sweep.yaml:4)", "at least one")),
+    "a list of cases": ("matrix: [1]", ("matrix is [1] (sweep.yaml:3)", "give keys")),
+    "only what is excluded": ("matrix: {exclude: []}", ("matrix is", "(sweep.yaml:3)", "give keys")),
+    "the name": ("matrix: {name: [a, b]}", ("matrix must not vary 'name' (sweep.yaml:3)",)),
+    "itself": ("matrix: {matrix: [a]}", ("matrix must not vary 'matrix' (sweep.yaml:3)",)),
+    "what tune tries": ("matrix: {tune.seed: [[1]]}", ("matrix must not vary 'tune' (sweep.yaml:3)",)),
+    "a tuned seed": ("tune: {seed: [1]}", ("tune must not vary 'seed' (sweep.yaml:3)",)),
+    "tuned and listed": (
+        "matrix: {training.lr: [1]}\ntune: {training.lr: [2]}",
+        ("training.lr is in matrix and in tune (sweep.yaml:4)",),
+    ),
+    "a hole in a key": ("matrix: {training..lr: [1]}", ("a key 'training..lr' (sweep.yaml:3)",)),
+    "an unknown excluded key": (
+        "matrix:\n  sketch: [dense]\n  exclude:\n    - {sketc: dense}",
+        ("no 'sketc' in the matrix (sweep.yaml:6)", "did you mean 'sketch'?"),
+    ),
+    "an unknown excluded value": (
+        "matrix:\n  sketch: [dense]\n  exclude:\n    - {sketch: dens}",
+        ("no sketch 'dens' in the matrix (sweep.yaml:6)", "there are 'dense'"),
+    ),
+    "an exclusion that is no mapping": ("matrix: {seed: [1], exclude: [1]}", ("matrix.exclude.0 is 1", "give keys")),
+    "exclusions that are no list": ("matrix: {seed: [1], exclude: {seed: 1}}", ("matrix.exclude is", "a list")),
+    "all excluded": ("matrix: {seed: [1], exclude: [{seed: 1}]}", ("exclude leaves no case (sweep.yaml:3)",)),
+    "a value twice": ("matrix:\n  seed: [1,\n    1]", ("seed=1 and seed=1 are the same (sweep.yaml:5)",)),
+    "a case twice": (
+        "matrix:\n  sketch:\n    - countsketch\n    - countsketch: {ratio: 0.5}",
+        ("sketch=countsketch and sketch=countsketch-ratio=0.5 are the same (sweep.yaml:6)",),
+    ),
+    "too many": (f"matrix:\n  seed: {list(range(101))}\n  rounds: {list(range(1, 101))}", ("10,100 cases", "10,000")),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_wrong_is_refused_by_the_line_of_the_matrix(case: str, tmp_path: Path) -> None:
+    text, expected = REFUSED[case]
+    said = refusal(text, tmp_path)
+    assert len(said.splitlines()) == 1
+    for part in expected:
+        assert part in said
+
+
+def test_what_is_wrong_in_a_mapping_is_refused_by_its_key() -> None:
+    with pytest.raises(ScenarioError, match=r"no sketch 'dens' \(matrix\.sketch\.1\)"):
+        made({"sketch": ["dense", "dens"]})
+
+
+def test_what_is_wrong_in_a_setting_is_refused_by_its_own_words(tmp_path: Path) -> None:
+    said = refusal("seed: 1", tmp_path, "matrix={sketch: [dens]}")
+    assert "no sketch 'dens' (--set matrix={sketch: [dens]})" in said
