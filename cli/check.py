@@ -10,7 +10,7 @@ import click
 from . import _contracts, _words
 
 if TYPE_CHECKING:
-    from p2pfl.runtime.matrix import Sweep
+    from p2pfl.runtime.sweeps.matrix import Sweep
     from p2pfl.scenario import Scenario
 
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def check(ctx: click.Context, file: str | None, sets: tuple[str, ...], allow_code: bool, folder: Path | None) -> None:
     """Validate a scenario; show its defaults and its figures."""
     from p2pfl import scenario as door
-    from p2pfl.runtime.matrix import cases
+    from p2pfl.runtime.sweeps.matrix import cases
 
     if folder is not None and not _contracts.kept(folder):
         ctx.exit(2)
@@ -61,8 +61,8 @@ def check(ctx: click.Context, file: str | None, sets: tuple[str, ...], allow_cod
 
 def outline(sweep: Sweep) -> None:
     """Say what cases a sweep has, once all of them are known to be possible. Raises ScenarioError."""
-    from p2pfl.runtime.matrix import label
-    from p2pfl.runtime.sweep import survey
+    from p2pfl.runtime.sweeps.matrix import label
+    from p2pfl.runtime.sweeps.sweep import survey
 
     survey(sweep.settings)
     tried = sum(candidate.trial is not None for setting in sweep.settings for candidate in setting.candidates)

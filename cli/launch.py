@@ -55,7 +55,7 @@ def launch(
     """
     import p2pfl
     from p2pfl import scenario as door
-    from p2pfl.runtime.matrix import is_sweep
+    from p2pfl.runtime.sweeps.matrix import is_sweep
 
     sets += () if engine is None else (f"engine={engine}",)
     door.allow_code(file, allow_code)
@@ -91,7 +91,7 @@ def sweep(run: Callable[..., Any]) -> int:
     import rich.console
 
     from p2pfl.report.live_sweep import LiveSweep
-    from p2pfl.runtime.sweep import Audience
+    from p2pfl.runtime.sweeps.sweep import Audience
 
     with LiveSweep(rich.console.Console()) as live:
         record = run(audience=Audience(live.begin, live.hear))

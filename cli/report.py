@@ -16,6 +16,6 @@ def report(folders: tuple[Path, ...], out: Path | None) -> None:
     Of one run: report.html in its folder. Of several: comparison.html here, which tells what differs between them, and
     how sure their figures are. Of a sweep: report.html and runs.csv in its folder, its cases side by side.
     """
-    from p2pfl.report.compared_request import answer
+    from p2pfl.report.comparison.request import answer
 
     click.echo(f"{answer(folders, out)}")

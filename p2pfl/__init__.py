@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from p2pfl.runtime.launch import Record, Screen
-    from p2pfl.runtime.matrix import Sweep
-    from p2pfl.runtime.sweep import Audience, SweepRecord
+    from p2pfl.runtime.sweeps.matrix import Sweep
+    from p2pfl.runtime.sweeps.sweep import Audience, SweepRecord
 
 
 def launch(
@@ -46,8 +46,8 @@ def launch(
     from p2pfl.errors import ScenarioError
     from p2pfl.report import onlooker
     from p2pfl.report.page import write
-    from p2pfl.runtime import matrix
     from p2pfl.runtime.launch import run
+    from p2pfl.runtime.sweeps import matrix
 
     scenario.allow_code(source, allow_code)
     if (sweep := matrix.cases(source, sets)) is not None:
@@ -68,8 +68,10 @@ def launch(
 
 def _sweep(sweep: Sweep, out: Path | None, jobs: int, case: int | None, retry: bool, audience: Audience) -> SweepRecord:
     """Run a sweep, and write the report of what is finished, also when it was interrupted."""
-    from p2pfl.report import comparison, page
-    from p2pfl.runtime.sweep import run
+    from p2pfl.report import page
+    from p2pfl.report.comparison.page import write
+    from p2pfl.report.comparison.rows import table
+    from p2pfl.runtime.sweeps.sweep import run
 
     record = run(sweep, out, page.write, jobs, case, retry, audience)
     for each in record.cases:
@@ -77,8 +79,8 @@ def _sweep(sweep: Sweep, out: Path | None, jobs: int, case: int | None, retry: b
             page.write(each.folder)
     with record.ledger.alone():
         if folders := record.ledger.begun():
-            comparison.write(folders, record.folder / "report.html", sweep.name, record.ledger.index())
-            comparison.table(folders, record.folder / "runs.csv")
+            write(folders, record.folder / "report.html", sweep.name, record.ledger.index())
+            table(folders, record.folder / "runs.csv")
     return record
 
 
@@ -88,6 +90,6 @@ def load(pattern: str | Path) -> list[dict[str, Any]]:
     Each has its `folder`, and its `settings`: the scenario as resolved, by dotted keys. A run that has no summary is
     passed over; one that cannot be read too, with a warning.
     """
-    from p2pfl.report.compared_rows import rows
+    from p2pfl.report.comparison.rows import rows
 
     return rows(pattern)

@@ -22,9 +22,10 @@ from p2pfl.cli import main
 
 import p2pfl
 from p2pfl.errors import ScenarioError
-from p2pfl.report import compared_curves, compared_groups, compared_settings, compared_tables, comparison
-from p2pfl.report.compared_groups import Group
-from p2pfl.report.compared_runs import case
+from p2pfl.report.comparison import curves, groups, keys, tables
+from p2pfl.report.comparison.groups import Group, axes
+from p2pfl.report.comparison.page import table, write
+from p2pfl.report.comparison.runs import case
 
 Settings = Mapping[str, Any]
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> $\\frac{ \x1b\u202e"
@@ -90,11 +91,11 @@ def several(
 
 
 def page_of(folders: Sequence[Path], tmp_path: Path, **more: Any) -> str:
-    return comparison.write(folders, tmp_path / "comparison.html", **more).read_text(encoding="utf-8")
+    return write(folders, tmp_path / "comparison.html", **more).read_text(encoding="utf-8")
 
 
 def grouped(folders: Sequence[Path]) -> list[Group]:
-    return compared_groups.grouped([case(folder) for folder in folders])
+    return groups.grouped([case(folder) for folder in folders])
 
 
 def table_of(page: str) -> list[dict[str, str]]:
@@ -240,11 +241,11 @@ def test_the_best_of_a_column_is_marked_only_when_its_interval_says_so(tmp_path:
     unclear = several(tmp_path / "unclear", {"dpsgd": [0.90, 0.95, 0.92], "leasgd": [0.95, 0.90, 0.94]})
     lone = several(tmp_path / "lone", {"dpsgd": [0.5], "leasgd": [0.95]})
     for folders in (unclear, lone):
-        rows = compared_tables.rows(grouped(folders), engines=False)
+        rows = tables.rows(grouped(folders), engines=False)
         assert not [cell for row in rows for cell in row.figures if cell.mark]
     costly = [summed(folder, bytes={"sent": 1200 + 10 * ("leasgd" in folder.name)}) for folder in clear]
     for engines in (False, True):
-        first, _ = compared_tables.rows(grouped(costly), engines)
+        first, _ = tables.rows(grouped(costly), engines)
         assert [cell.text for cell in first.figures if cell.mark == "best"] == ([] if engines else ["1.2 kB"])
 
 
@@ -310,7 +311,7 @@ def test_the_same_folder_given_twice_counts_once(tmp_path: Path) -> None:
 def test_runs_without_a_seed_are_repetitions_that_nothing_pairs_with(tmp_path: Path) -> None:
     folders = [written(tmp_path / f"{name}{at}", 0.9 + at / 100, algorithm=name, seed=None)
                for name in ("dpsgd", "leasgd") for at in range(3)]  # fmt: skip
-    rows = compared_tables.rows(grouped(folders), engines=False)
+    rows = tables.rows(grouped(folders), engines=False)
     assert [(row.seeds.text, row.seeds.beside) for row in rows] == [("3 seeds", "indicative")] * 2
     assert rows[1].gap.beside == "Welch, 3 and 3 runs"
 
@@ -350,7 +351,7 @@ def test_a_run_of_another_version_is_read_as_far_as_it_goes(tmp_path: Path) -> N
 
 def test_nothing_to_compare_is_an_error_but_a_sweep_that_only_began_has_a_page(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match=r"there is nothing to compare"):
-        comparison.write([tmp_path], tmp_path / "out.html")
+        write([tmp_path], tmp_path / "out.html")
     assert not (tmp_path / "out.html").exists()
     index = {"name": "begun", "cases": [{"number": 1, "folder": None, "state": "failed", "reason": "no room"}]}
     page = page_of([], tmp_path, title="begun", index=index)
@@ -404,9 +405,9 @@ def test_settings_that_vary_together_with_others_are_no_axis_of_the_table_of_set
 ) -> None:
     groups = grouped(runs)
     assert list(groups[0].cells) == ["algorithm", "topology", "sketch"], "leasgd takes the complete graph"
-    assert compared_groups.axes(groups) == ["algorithm", "sketch"]
+    assert axes(groups) == ["algorithm", "sketch"]
     assert groups[1].label == "dpsgd, countsketch(ratio=0.25)"
-    grid = compared_tables.grid(groups)
+    grid = tables.grid(groups)
     assert grid is not None
     assert grid.heads == ["dense", "countsketch(ratio=0.25)"]
     means = [f"{100 * statistics.fmean(group.seeds('accuracy.mean').values()):.2f} %" for group in groups]
@@ -422,13 +423,13 @@ def test_a_curve_is_the_mean_over_seeds_in_the_rounds_that_all_of_them_evaluated
     (folders[1] / "records.jsonl").write_text("\n".join(kept))
     (group,) = grouped(folders)
     for over, x in (("rounds", [2.0]), ("bytes", [600.0]), ("time", [1.0])):
-        found = compared_curves.band(group, "accuracy", over)
+        found = curves.band(group, "accuracy", over)
         assert found is not None
         assert found.half_R is not None
         assert found.x_R.tolist() == x
         assert found.mean_R.tolist() == pytest.approx([statistics.fmean([0.90, 0.92, 0.97]) - 0.05])
         assert found.half_R.tolist() == pytest.approx([half([0.90, 0.92, 0.97])])
-    losses = compared_curves.band(group, "loss", "rounds")
+    losses = curves.band(group, "loss", "rounds")
     assert losses is not None
     assert losses.x_R.tolist() == [1.0, 2.0, 3.0]
     assert np.allclose(losses.mean_R, [1, 1 / 2, 1 / 3])
@@ -436,7 +437,7 @@ def test_a_curve_is_the_mean_over_seeds_in_the_rounds_that_all_of_them_evaluated
 
 def test_of_a_single_run_a_curve_has_no_band(tmp_path: Path) -> None:
     (group,) = grouped([written(tmp_path / "a")])
-    found = compared_curves.band(group, "accuracy", "rounds")
+    found = curves.band(group, "accuracy", "rounds")
     assert found is not None
     assert found.half_R is None
 
@@ -445,7 +446,7 @@ def test_more_groups_than_colours_are_drawn_in_panels_of_a_setting(tmp_path: Pat
     folders = [written(tmp_path / f"{algorithm}-{lr}", 0.5 + lr, algorithm=algorithm, training={"lr": lr})
                for algorithm in ("dpsgd", "fedavg", "local_only") for lr in (0.01, 0.02, 0.03, 0.04)]  # fmt: skip
     groups = grouped(folders)
-    shown = compared_curves.drawn(groups)
+    shown = curves.drawn(groups)
     assert list(shown.panels) == ["dpsgd", "fedavg", "local_only"]
     assert shown.legend == [(at, f"training.lr=0.0{at + 1}") for at in range(4)]
     assert [hue for hue, _ in shown.panels["fedavg"]] == [0, 1, 2, 3]
@@ -455,7 +456,7 @@ def test_more_groups_than_colours_are_drawn_in_panels_of_a_setting(tmp_path: Pat
 def test_more_groups_than_panels_can_hold_are_the_first_the_best_and_the_worst(tmp_path: Path) -> None:
     folders = [written(tmp_path / str(at), 0.5 + at / 100, training={"lr": at / 100}) for at in range(1, 41)]
     groups = grouped(folders)
-    shown = compared_curves.drawn(groups)
+    shown = curves.drawn(groups)
     chosen = [groups.index(group) for _, group in shown.panels[""]]
     assert chosen == [0, 1, 2, 3, 36, 37, 38, 39]
     page = page_of(folders, tmp_path)
@@ -476,7 +477,7 @@ def test_what_was_tuned_is_shown_with_its_budget(tmp_path: Path) -> None:
     page = page_of([written(tmp_path / "a")], tmp_path, index={"tuning": tuning})
     said = "Chosen on the validation split, with the same budget for every setting: 2 candidates, one run each."
     assert f"{said} The test set was read once, after the choice." in page
-    found = compared_tables.tuning({"tuning": tuning})
+    found = tables.tuning({"tuning": tuning})
     assert found is not None
     assert found[0].heads == ["training.lr=0.05", "training.lr=0.1"]
     assert [(name, [(cell.text, cell.mark) for cell in cells]) for name, cells in found[0].rows] == [
@@ -488,7 +489,7 @@ def test_what_was_tuned_is_shown_with_its_budget(tmp_path: Path) -> None:
 def test_runs_csv_has_a_row_a_run_and_reads_back_as_it_was(runs: list[Path], tmp_path: Path) -> None:
     broken = written(tmp_path / "broken", text="[")
     unfinished = written(tmp_path / "unfinished", None, algorithm="leasgd", peers=3, rounds=4, seed=9)
-    comparison.table([*runs, broken, unfinished], tmp_path / "deep" / "runs.csv")
+    table([*runs, broken, unfinished], tmp_path / "deep" / "runs.csv")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["runs.csv"]
     frame = pandas.read_csv(tmp_path / "deep" / "runs.csv")
     assert list(frame.folder) == [*map(str, runs), str(unfinished)]
@@ -510,7 +511,7 @@ def test_the_columns_of_runs_csv_do_not_hang_on_which_run_has_what(tmp_path: Pat
     (a / "summary.json").write_text(json.dumps(summary))
 
     def heads(*folders: Path) -> list[str]:
-        comparison.table(folders, tmp_path / "runs.csv")
+        table(folders, tmp_path / "runs.csv")
         return (tmp_path / "runs.csv").read_text().splitlines()[0].split(",")
 
     assert heads(a, b) == heads(b, a)
@@ -586,7 +587,7 @@ def test_settings_are_flat_by_the_keys_of_set() -> None:
     nested = {"sketch": {"countsketch": {"ratio": 0.5}}, "model": {"mlp": {"hidden": [64, 64]}},
               "training": {"lr": 1.0}, "topology": {"file": "lab.graphml"}, "churn": [], "seed": None,
               "data": "digits"}  # fmt: skip
-    assert compared_settings.flat(nested) == {
+    assert keys.flat(nested) == {
         "sketch": "countsketch", "sketch.countsketch.ratio": 0.5, "model": "mlp", "model.mlp.hidden": "[64, 64]",
         "training.lr": 1.0, "topology": "file", "topology.file": "lab.graphml", "churn": "[]", "seed": None,
         "data": "digits",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +109,11 @@ def test_virtual_times_are_the_same_in_every_run(tmp_path: Path) -> None:
 
 def test_in_real_time_a_slow_peer_is_held_up(tmp_path: Path) -> None:
     """Ten times slower shows by far more than any noise: at least three times, in the median round."""
-    long = {"training": {**SMALL["training"], "local_steps": 20}, "rounds": 6}
-    record = run(
-        tmp_path / "r", engine="inproc", algorithm="local_only", groups={"slow": {"peers": [1], "speed": 0.1}}, **long
-    )
-    took_s = {
-        i: sorted(row["compute_s"] for row in rows(record) if row["peer"] == i and "compute_s" in row) for i in (0, 1)
-    }
-    assert took_s[1][3] > 3 * took_s[0][3]
+    long = {"training": {**SMALL["training"], "local_steps": 40}, "rounds": 7, "peers": 2}
+    slow = {"slow": {"peers": [1], "speed": 0.1}}
+    record = run(tmp_path / "r", engine="local", algorithm="local_only", groups=slow, **long)
+    took_s = [[row["compute_s"] for row in rows(record) if row["peer"] == i and "compute_s" in row] for i in (0, 1)]
+    assert statistics.median(took_s[1]) > 3 * statistics.median(took_s[0])
 
 
 def test_churn_may_name_a_group(tmp_path: Path) -> None:

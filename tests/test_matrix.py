@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from p2pfl import scenario
 from p2pfl.errors import ScenarioError
-from p2pfl.runtime.matrix import Sweep, cases, is_sweep, label
+from p2pfl.runtime.sweeps.matrix import Sweep, cases, is_sweep, label
 
 BASE: dict[str, Any] = {"name": "grid", "peers": 3, "rounds": 2, "engine": "simulate"}
 LISTS: dict[str, list[Any]] = {

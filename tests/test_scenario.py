@@ -17,7 +17,7 @@ from p2pfl.contracts import Training
 from p2pfl.errors import ScenarioError
 from p2pfl.messages import HUB
 from p2pfl.plugins import Choice
-from p2pfl.runtime import matrix
+from p2pfl.runtime.sweeps import matrix
 from p2pfl.scenario import Churn, Evaluate, Scenario, digest, dump, graph, read
 from p2pfl.seeds import Seeds
 

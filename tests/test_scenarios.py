@@ -9,8 +9,8 @@ import pytest
 import p2pfl
 from p2pfl import scenario
 from p2pfl.errors import ScenarioError
-from p2pfl.runtime import matrix
-from p2pfl.runtime.sweep import SweepRecord
+from p2pfl.runtime.sweeps import matrix
+from p2pfl.runtime.sweeps.sweep import SweepRecord
 from p2pfl.scenario import Scenario, read, shipped
 
 LEDGER = Path(__file__).parent.parent / "scenarios" / "README.md"

@@ -18,7 +18,8 @@ from p2pfl.cli import main
 
 from p2pfl import plugins, scenario, schema, yaml_marks
 from p2pfl.errors import ScenarioError
-from p2pfl.runtime.matrix import cases
+from p2pfl.runtime.sweeps import matrix
+from p2pfl.runtime.sweeps.matrix import cases
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 DOCUMENT = schema.document()
@@ -60,7 +61,9 @@ def test_every_reference_leads_somewhere() -> None:
 def test_a_shipped_scenario_and_what_it_resolves_to_have_the_shape(name: str) -> None:
     text = scenario.shipped()[name].read_text()
     assert complaints(values_of(text)) == []
-    assert complaints(values_of(scenario.dump(scenario.parse(text)))) == []
+    sweep = matrix.cases(name)
+    for resolved in [scenario.parse(text)] if sweep is None else [case.scenario for case in sweep.cases]:
+        assert complaints(values_of(scenario.dump(resolved))) == []
 
 
 def test_the_scenario_that_the_readme_explains_has_the_shape() -> None:

@@ -26,10 +26,10 @@ from p2pfl import scenario
 from p2pfl.errors import ScenarioError
 from p2pfl.report.live_sweep import LiveSweep
 from p2pfl.runtime import launch
-from p2pfl.runtime.crew import Job, News
-from p2pfl.runtime.ledger import claim
-from p2pfl.runtime.matrix import cases
-from p2pfl.runtime.sweep import Audience
+from p2pfl.runtime.sweeps.crew import Job, News
+from p2pfl.runtime.sweeps.ledger import claim
+from p2pfl.runtime.sweeps.matrix import cases
+from p2pfl.runtime.sweeps.sweep import Audience
 
 place = test_launch.place
 
@@ -108,7 +108,8 @@ def test_only_what_is_not_finished_runs_and_alone_or_at_once_gives_the_figures_o
 
 
 def test_a_sweep_that_was_killed_leaves_no_process_and_is_finished_by_the_same_command(place: Place) -> None:
-    write(place, rounds=200, matrix={"engine": ["simulate", "local"], "seed": [1]})
+    quick, long = {"engine": "simulate", "rounds": 1500}, {"engine": "local", "rounds": 4}
+    write(place, matrix={"engine": ["simulate", "local"], "rounds": [4, 1500], "seed": [1], "exclude": [quick, long]})
     sweep = cases(place.path / "sweep.yaml")
     assert sweep is not None
     running = start(place)

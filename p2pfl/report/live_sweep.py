@@ -17,7 +17,7 @@ from rich.text import Text
 from p2pfl.report.live import REFRESH_S, SHARE, printable
 from p2pfl.report.notebook import Cell, cell
 from p2pfl.report.units import count, duration
-from p2pfl.runtime.crew import Job, News
+from p2pfl.runtime.sweeps.crew import Job, News
 
 LINE_S = 10.0
 """Where there is no terminal, a case that runs is told of so often."""

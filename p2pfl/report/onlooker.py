@@ -11,7 +11,7 @@ from p2pfl.messages import peer_name
 from p2pfl.report import headline
 from p2pfl.report.folder import read
 from p2pfl.runtime.launch import Screen
-from p2pfl.runtime.sweep import Audience
+from p2pfl.runtime.sweeps.sweep import Audience
 from p2pfl.scenario import Scenario
 
 

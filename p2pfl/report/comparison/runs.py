@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from p2pfl.errors import ScenarioError
-from p2pfl.report import compared_settings
-from p2pfl.report.compared_settings import Settings, brief
+from p2pfl.report.comparison import keys
+from p2pfl.report.comparison.keys import Settings, brief
 from p2pfl.report.curves import Curve, Curves, accuracy, loss, mean, sent_by_round
 from p2pfl.report.folder import Floats, Run, read, series
 from p2pfl.report.units import flat, number
@@ -58,7 +58,7 @@ def case(folder: Path) -> Case:
     run = read(folder)
     if not run.scenario.strip():
         raise ScenarioError("it has no scenario.yaml")
-    settings = compared_settings.read(run.scenario)
+    settings = keys.read(run.scenario)
     sent = sent_by_round(run)
     return Case(
         folder=folder,

@@ -14,12 +14,12 @@ import jinja2
 from markupsafe import Markup
 
 from p2pfl.errors import ScenarioError
-from p2pfl.report import compared_curves, compared_dots, compared_tables
-from p2pfl.report.compared_groups import Group, best, difference, grouped, mixed
-from p2pfl.report.compared_rows import replace, table
-from p2pfl.report.compared_runs import Case, case
-from p2pfl.report.compared_settings import brief, columns, slots, written
-from p2pfl.report.compared_tables import ACCURACY, VERDICTS
+from p2pfl.report.comparison import curves, dots, tables
+from p2pfl.report.comparison.groups import Group, best, difference, grouped, mixed
+from p2pfl.report.comparison.keys import brief, columns, slots, written
+from p2pfl.report.comparison.rows import replace, table
+from p2pfl.report.comparison.runs import Case, case
+from p2pfl.report.comparison.tables import ACCURACY, VERDICTS
 from p2pfl.report.svg import style
 from p2pfl.report.units import count, humane
 
@@ -71,24 +71,24 @@ def render(cases: Sequence[Case], left_out: Sequence[LeftOut], out: Path, title:
     """The page; the same text for the same runs."""
     groups = grouped(cases, [str(path) for entry in _entries(index) for path in _mapping(entry.get("settings"))])
     engines = mixed([case for case in cases if not case.trouble], "engine")
-    shown = compared_curves.drawn(groups)
+    shown = curves.drawn(groups)
     with style():
-        pictures = compared_curves.pictures(shown)
-        dots = compared_dots.picture(groups)
+        pictures = curves.pictures(shown)
+        every_seed = dots.picture(groups)
     return _template().render(
         title=title or "Comparison",
         sentence=_sentence(groups),
         chips=_chips(cases),
         notices=_notices(groups, engines, left_out, index),
         columns=list(groups[0].cells) if groups else [],
-        measures=compared_tables.measures(groups),
-        rows=compared_tables.rows(groups, bool(engines)),
-        hues=len(groups) <= compared_curves.MOST_LINES,
-        dots=dots,
+        measures=tables.measures(groups),
+        rows=tables.rows(groups, bool(engines)),
+        hues=len(groups) <= curves.MOST_LINES,
+        dots=every_seed,
         pictures=pictures,
         shown=shown,
-        grid=compared_tables.grid(groups),
-        tuning=compared_tables.tuning(index),
+        grid=tables.grid(groups),
+        tuning=tables.tuning(index),
         left_out=left_out,
         runs=list(_runs(groups, out.parent)),
         listed=LISTED,
@@ -99,8 +99,8 @@ def render(cases: Sequence[Case], left_out: Sequence[LeftOut], out: Path, title:
 def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"drawn": lambda picture: Markup(picture.svg), "dashes": compared_curves.DASHES}
-    return environment.get_template("comparison.html")
+    environment.globals |= {"drawn": lambda picture: Markup(picture.svg), "dashes": curves.DASHES}
+    return environment.get_template("page.html")
 
 
 def _entries(index: Mapping[str, Any]) -> list[Mapping[str, Any]]:

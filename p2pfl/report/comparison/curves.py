@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from p2pfl.metrics.intervals import mean_interval
-from p2pfl.report.compared_groups import Group, axes, estimate
-from p2pfl.report.compared_settings import brief, labelled
-from p2pfl.report.compared_tables import ACCURACY
+from p2pfl.report.comparison.groups import Group, axes, estimate
+from p2pfl.report.comparison.keys import brief, labelled
+from p2pfl.report.comparison.tables import ACCURACY
 from p2pfl.report.curves import decades, thin
 from p2pfl.report.folder import Floats
 from p2pfl.report.svg import SHADES, Picture, canvas, inline

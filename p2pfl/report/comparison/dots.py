@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from p2pfl.report.compared_curves import HUES, MOST_LINES, SHADES_AND_HUES, any_letters
-from p2pfl.report.compared_groups import Group, estimate
-from p2pfl.report.compared_settings import brief
-from p2pfl.report.compared_tables import ACCURACY
+from p2pfl.report.comparison.curves import HUES, MOST_LINES, SHADES_AND_HUES, any_letters
+from p2pfl.report.comparison.groups import Group, estimate
+from p2pfl.report.comparison.keys import brief
+from p2pfl.report.comparison.tables import ACCURACY
 from p2pfl.report.svg import SHADES, Picture, canvas, inline
 from p2pfl.report.units import share
 

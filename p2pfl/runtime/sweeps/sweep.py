@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from p2pfl.errors import ScenarioError
-from p2pfl.runtime.case import Page, server
-from p2pfl.runtime.crew import Bell, Crew, Job, News, bell
 from p2pfl.runtime.launch import Record
-from p2pfl.runtime.ledger import DONE, FAILED, Ledger, Standing
-from p2pfl.runtime.matrix import Candidate, Case, Setting, Sweep
+from p2pfl.runtime.sweeps.case import Page, server
+from p2pfl.runtime.sweeps.crew import Bell, Crew, Job, News, bell
+from p2pfl.runtime.sweeps.ledger import DONE, FAILED, Ledger, Standing
+from p2pfl.runtime.sweeps.matrix import Candidate, Case, Setting, Sweep
 from p2pfl.runtime.world import World
 from p2pfl.seeds import Seeds
 

@@ -24,9 +24,10 @@ from statistics import median_low
 from typing import Any
 
 from p2pfl.errors import LocalError, P2PFLError
-from p2pfl.runtime import forking, ledger
+from p2pfl.runtime import forking
 from p2pfl.runtime.launch import Screen, run
 from p2pfl.runtime.plan import Plan
+from p2pfl.runtime.sweeps import ledger
 from p2pfl.scenario import Scenario
 
 STOPPED, BUSY = "stopped", "busy"

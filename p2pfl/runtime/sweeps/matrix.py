@@ -18,7 +18,7 @@ from typing import Any
 
 from p2pfl import scenario, yaml_marks, yaml_settings
 from p2pfl.errors import ScenarioError
-from p2pfl.runtime.axes import SEED, Entry, Point, axes, points, product, refuse_too_many, values
+from p2pfl.runtime.sweeps.axes import SEED, Entry, Point, axes, points, product, refuse_too_many, values
 from p2pfl.scenario import SLOTS, Scenario
 
 LONGEST_SLUG = 60

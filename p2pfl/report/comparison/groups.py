@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from p2pfl.metrics.intervals import Interval, mean_interval, paired_interval, unpaired_interval
-from p2pfl.report.compared_runs import Case
-from p2pfl.report.compared_settings import Settings, brief, cell, columns, labelled, varying, written
+from p2pfl.report.comparison.keys import Settings, brief, cell, columns, labelled, varying, written
+from p2pfl.report.comparison.runs import Case
 
 Seed = int | str
 """A seed; of a run without one, its folder: nothing pairs with it."""

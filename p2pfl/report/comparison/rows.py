@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from p2pfl.errors import ScenarioError
-from p2pfl.report import compared_settings
-from p2pfl.report.compared_request import CASES
-from p2pfl.report.compared_settings import Settings
+from p2pfl.report.comparison import keys
+from p2pfl.report.comparison.keys import Settings
+from p2pfl.report.comparison.request import CASES
 from p2pfl.report.folder import ends
 from p2pfl.report.units import flat
 
@@ -33,7 +33,7 @@ def rows(pattern: str | Path) -> list[dict[str, Any]]:
         try:
             if not summary:
                 raise ScenarioError("its summary.json cannot be read")
-            ours = {"folder": str(folder), "settings": dict(compared_settings.read(scenario))}
+            ours = {"folder": str(folder), "settings": dict(keys.read(scenario))}
             found.append({"folder": "", **summary, **ours})
         except ScenarioError as error:
             warnings.warn(f"'{folder}' is left out: {error}", stacklevel=3)
@@ -47,7 +47,7 @@ def table(folders: Sequence[Path], path: Path) -> None:
     is called `summary.<name>`. Lists are JSON.
     """
     read = {folder: found for folder in dict.fromkeys(folders) if (found := _flat(folder)) is not None}
-    vary = compared_settings.varying([settings for settings, _ in read.values()])
+    vary = keys.varying([settings for settings, _ in read.values()])
     told = {"folder", "seed", *(key for key in vary if key not in ("seed", "name", "engine"))}
     ordered = ["folder", *(key for key in vary if key in told - {"seed"}), "seed"]
     lines: list[dict[str, Any]] = []
@@ -80,7 +80,7 @@ def _summaries(pattern: Path) -> Iterable[str]:
 def _flat(folder: Path) -> tuple[Settings, Mapping[str, Any]] | None:
     scenario, summary = ends(folder)
     try:
-        settings = compared_settings.read(scenario)
+        settings = keys.read(scenario)
     except ScenarioError:
         return None
     plain = {key: json.dumps(value) if isinstance(value, list) else value for key, value in flat(summary)}

@@ -19,7 +19,7 @@ from typing import Any
 
 from p2pfl.errors import ScenarioError
 from p2pfl.plugins import brief
-from p2pfl.runtime.matrix import Candidate, Case, Setting, Sweep
+from p2pfl.runtime.sweeps.matrix import Candidate, Case, Setting, Sweep
 
 INDEX, ASKED, REASON = "sweep.json", "sweep.yaml", "failed.txt"
 ROOMS = ("cases", "tuning")

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from p2pfl.report.compared_groups import Group, axes, best, certainty, difference, estimate
-from p2pfl.report.compared_settings import labelled, named
+from p2pfl.report.comparison.groups import Group, axes, best, certainty, difference, estimate
+from p2pfl.report.comparison.keys import labelled, named
 from p2pfl.report.units import count, humane, number, plain, share
 
 ACCURACY = "accuracy.mean"

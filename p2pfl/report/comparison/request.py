@@ -24,7 +24,7 @@ def answer(folders: Sequence[Path], out: Path | None = None) -> Path:
         raise ScenarioError(f"no folder {brief(str(missing[0]))}", "give the folder that `p2pfl launch` wrote")
     cases, index = sweep(folders[0])
     if len(folders) == 1 and cases:
-        from p2pfl.report.comparison import table, write
+        from p2pfl.report.comparison.page import table, write
 
         if out is None:
             table(cases, folders[0] / "runs.csv")
@@ -36,12 +36,12 @@ def answer(folders: Sequence[Path], out: Path | None = None) -> Path:
         from p2pfl.report import page
 
         return page.write(folders[0])
-    from p2pfl.report.comparison import table, write
+    from p2pfl.report.comparison.page import table, write
 
     every = [path for folder in folders for path in sweep(folder)[0] or [folder]]
-    page = write(every, out or Path("comparison.html"))
-    table(every, page.with_name("runs.csv"))
-    return page
+    written = write(every, out or Path("comparison.html"))
+    table(every, written.with_name("runs.csv"))
+    return written
 
 
 def sweep(folder: Path) -> tuple[list[Path], Mapping[str, Any]]:

@@ -15,11 +15,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from p2pfl.errors import LocalError
-from p2pfl.runtime import case as cases
 from p2pfl.runtime import forking
-from p2pfl.runtime.ledger import FAILED, Ledger, fail
-from p2pfl.runtime.matrix import Case
 from p2pfl.runtime.plan import Plan
+from p2pfl.runtime.sweeps import case as cases
+from p2pfl.runtime.sweeps.ledger import FAILED, Ledger, fail
+from p2pfl.runtime.sweeps.matrix import Case
 
 RUNNING = "running"
 STOP_S = 2.5
