@@ -13,7 +13,13 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = (("rounds.py", "small"), ("rounds.py", "large", "--repeats", "3"), ("startup.py",), ("transport.py",))
+SCRIPTS = (
+    ("rounds.py", "small"),
+    ("rounds.py", "large", "--repeats", "3"),
+    ("startup.py",),
+    ("transport.py",),
+    ("scale.py",),
+)
 
 
 def seconds(*command: str) -> float:

@@ -3,7 +3,7 @@
     python benchmarks/scale.py [--peers 1000] [--repeats 3]
 
 D-PSGD on a random 4-regular graph, digits, MLP 64-64-10, 5 local steps a round, engine `simulate`. The plain side
-takes the same steps on the same examples with torch.optim.SGD, on as many threads, and no peer has a model of its own.
+takes the same steps on the same examples, each peer with its own model and its own torch.optim.SGD, on as many threads.
 Sides alternate, each in a process of its own; the ratio is that of the medians. Memory a peer is the most that the
 process ever has, less what it has with 8 peers.
 """
@@ -67,14 +67,14 @@ def plain(peers: int) -> dict[str, float]:
     world = World(settings(peers), Seeds.of(1))
     torch.set_num_threads(1)
     data, steps = world.data, world.settings.training.steps(1)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    models = [nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)) for _ in range(peers)]
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in models]
     rows = [torch.from_numpy(part) for part in world.shards]
     began_s = time.perf_counter()
     for round in range(ROUNDS):
         if round == SKIPPED:
             began_s = time.perf_counter()
-        for rows_B in rows:
+        for rows_B, model, optimizer in zip(rows, models, optimizers, strict=True):
             for _ in range(steps):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(model(data.train_x[rows_B]), data.train_y[rows_B]).backward()

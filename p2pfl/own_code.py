@@ -9,6 +9,7 @@ has changed, forgets every module of the former.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -141,6 +142,24 @@ def blamed(error: BaseException) -> str | None:
     steps = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     ours = [(file, line) for file, line in steps if _is_own(file)]
     return f"{shown(Path(ours[-1][0]))}:{ours[-1][1]}" if ours else None
+
+
+@contextmanager
+def blaming() -> Iterator[None]:
+    """Within, whatever code of the user's own raises is one line that names its place, as a ScenarioError."""
+    try:
+        yield
+    except ScenarioError:
+        raise
+    except Exception as error:  # plug-ins may raise anything; what is not theirs goes on
+        if (place := blamed(error)) is None:
+            raise
+        raise ScenarioError(f"{place} raised {type(error).__name__}: {str(error)[:200]}", "mend the plug-in") from error
+
+
+def checksums() -> dict[str, str]:
+    """SHA-256 of each file of the adopted folder that p2pfl may import, by its place from its parent on."""
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files().items()}
 
 
 def place_of(cls: type[Any]) -> str:

@@ -164,6 +164,11 @@ IN_THE_FILE: dict[str, tuple[str, tuple[str, ...]]] = {
         "groups: {a: {peers: [1], speed: 2}}",
         ("groups.a.speed is 2 (bad.yaml:2)", "less than"),
     ),
+    "a group of nobody": ("groups: {a: {peers: []}}", ("groups.a.peers is [] (bad.yaml:2)", "at least one")),
+    "a group of peers that do nothing": (
+        "algorithm: central\ngroups: {a: {peers: [1]}}",
+        ("peer 1 has nothing to do in central (bad.yaml:3)", "leave the group out"),
+    ),
     "churn of an unknown group": (
         "groups: {slow: {peers: [1]}}\nchurn: [{round: 2, kill: [slwo]}]",
         ("no group 'slwo' (bad.yaml:3)", "did you mean 'slow'?"),

@@ -101,3 +101,14 @@ def test_who_dies_is_absent_only_in_rounds_that_link_it(tmp_path: Path) -> None:
     partner = {r: set(scenario.graph_in(settings, Seeds.of(6), r)[1]) for r in range(3, 9)}
     missed = {(row["round"], row["peer"]) for row in rows(record) if row.get("absent") == [1]}
     assert missed == {(r, i) for r, found in partner.items() for i in found}
+
+
+def test_a_hub_speaks_only_to_the_members_that_the_round_links_to_it(tmp_path: Path) -> None:
+    (tmp_path / "hub.csv").write_text("round,u,v\n1,hub,0\n2,hub,1\n2,hub,2\n")
+    topology = {"schedule": {"path": str(tmp_path / "hub.csv"), "allow_disconnected": True}}
+    more: dict[str, Any] = {"topology": topology, "algorithm": "fedavg", "peers": 3, "rounds": 4, "init": "shared"}
+    for engine in ("simulate", "local"):
+        record = run(tmp_path / engine, engine=engine, **more)
+        assert (record.summary["vectors_sent"], record.summary["absent"]) == (2 * (1 + 2 + 1 + 2), {})
+        heard = {row["round"]: row["heard"] for row in rows(record) if "heard" in row}
+        assert heard == {1: 1, 2: 2, 3: 1, 4: 2}

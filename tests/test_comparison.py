@@ -259,6 +259,39 @@ def test_a_target_that_not_every_seed_reached_has_no_mean(tmp_path: Path) -> Non
     assert second["rounds to target"] == second["sent to target"] == "–|reached by 2 of 3"
 
 
+def untested(folder: Path, **more: Any) -> Path:
+    """The same run, had it not read the test set."""
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["validation_accuracy"] = summary.pop("accuracy")
+    (folder / "summary.json").write_text(json.dumps(summary | more))
+    return folder
+
+
+def test_where_no_run_read_the_test_set_groups_are_judged_on_the_validation_set(tmp_path: Path) -> None:
+    folders = several(tmp_path / "runs", {"dpsgd": [0.90, 0.91, 0.92], "leasgd": [0.95, 0.961, 0.97]})
+    page = page_of([untested(folder) for folder in folders], tmp_path)
+    first, second = table_of(page)
+    assert first["validation accuracy"].startswith("91.00 %|± 2.5 %")
+    assert second["difference"].split("|")[1] == "better"
+    assert "In validation accuracy, against dpsgd: 1 better. The best of all is leasgd." in page
+    assert "Final validation accuracy of every seed" in page
+    assert "test accuracy" not in page
+
+
+def test_a_target_that_not_every_seed_reached_has_no_mean_without_the_test_set_either(tmp_path: Path) -> None:
+    folders = several(tmp_path / "runs", {"dpsgd": [0.9, 0.9, 0.9]})
+    for folder, reached in zip(folders, (2, None, 4), strict=True):
+        untested(folder, **({} if reached is None else {"rounds_to_target": reached}))
+    (row,) = table_of(page_of(folders, tmp_path))
+    assert row["rounds to target"] == "–|reached by 2 of 3"
+
+
+def test_a_group_of_which_no_run_finished_keeps_its_colour_from_the_others(tmp_path: Path) -> None:
+    cut = written(tmp_path / "cut", None, algorithm="dpsgd")
+    found = grouped([cut, *several(tmp_path / "runs", {"leasgd": [0.9], "local_only": [0.8]})])
+    assert curves.drawn(found).legend == [(1, "leasgd"), (2, "local_only")], "that of its line in the table"
+
+
 def test_only_what_differs_is_a_column_and_a_plug_in_shows_the_options_that_tell(tmp_path: Path) -> None:
     folders = [
         written(tmp_path / "a", sketch={"countsketch": {"ratio": 0.5}}, training={"lr": 0.1}),
@@ -578,6 +611,9 @@ def test_what_the_verb_is_asked_wrongly_is_one_line_and_writes_nothing(runs: lis
     out = tmp_path / "out.html"
     assert answered(runs[0], tmp_path / "nowhere", "--out", out)[0] == 2
     assert answered(tmp_path, tmp_path, "--out", out)[0] == 2
+    code, said = answered(*runs[:2], "--out", tmp_path)
+    assert (code, said.partition(" is ")[2]) == (2, "a folder (--out): name the file that the page is to be\n")
+    assert not list(tmp_path.iterdir())
     code, said = answered(runs[0], "--out", out)
     assert (code, said) == (2, "the page of one run lies in its folder: leave --out away, or name several runs\n")
     assert not out.exists()

@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -328,3 +329,22 @@ def test_a_member_that_is_there_and_wrong_is_left_alone(mirrors: list[Mirror], t
         fetch_archive(archived(mirrors[0], packed(BATCHES)), MEMBERS, tmp_path, silent)
     assert files_in(tmp_path) == ["set/one.bin"]
     assert mirrors[0].asked == []
+
+
+def test_several_that_fetch_the_same_file_at_once_wait_for_one(mirrors: list[Mirror], tmp_path: Path) -> None:
+    mirrors[0].files["/file.gz"] = CONTENT
+    with ThreadPoolExecutor(4) as several:
+        said = list(several.map(lambda _: fetch(source(mirrors[0]), tmp_path, silent, TIMEOUT_S), range(4)))
+    assert sum("fetched" in each for each in said) == 1
+    assert sum("was there" in each for each in said) == 3
+    assert mirrors[0].served_bytes == len(CONTENT)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_full_disk_is_not_the_mirrors_fault(mirrors: list[Mirror], tmp_path: Path) -> None:
+    mirrors[0].files["/file.gz"] = mirrors[1].files["/file.gz"] = CONTENT
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/file.gz.part").symlink_to("/dev/full")
+    with pytest.raises(ScenarioError, match=r"cannot write .*file\.gz\.part, No space left on device: make room"):
+        fetch(source(*mirrors[:2]), tmp_path, silent, TIMEOUT_S)
+    assert mirrors[1].asked == []

@@ -102,6 +102,16 @@ def test_alone_a_slow_peer_takes_as_many_times_longer_as_it_is_slower(tmp_path: 
     assert took_s[1] == pytest.approx(10 * took_s[0])
 
 
+def test_in_virtual_time_an_epoch_takes_what_its_examples_take_though_its_last_batch_is_short(tmp_path: Path) -> None:
+    epochs = {**SMALL["training"], "local_steps": None, "local_epochs": 1}
+    record = run(tmp_path / "r", engine="simulate", algorithm="local_only", training=epochs)
+    held = World(scenario.read(SMALL), Seeds.of(5)).roster.examples
+    assert all(count % 16 for count in held.values())
+    for row in rows(record):
+        if "round_s" in row:
+            assert row["round_s"] == pytest.approx(held[row["peer"]] / EXAMPLES_A_SECOND)
+
+
 def test_virtual_times_are_the_same_in_every_run(tmp_path: Path) -> None:
     first, second = (rows(run(tmp_path / name, engine="simulate", groups=SLOW)) for name in ("first", "second"))
     assert first == second

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import struct
 import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -321,6 +322,17 @@ def test_broken_npz_files_are_named(tmp_path: Path) -> None:
         assert "some.npz" in refusal("npz", path=path)
     path.write_bytes(whole[:300] + bytes([whole[300] ^ 1]) + whole[301:])  # its CRC is wrong then
     assert "some.npz" in refusal("npz", path=path)
+    for packing, content in (
+        (zipfile.ZIP_STORED, b"\x93NUMPY\1\0\x0a\0((((((((((" + bytes(99)),
+        (zipfile.ZIP_LZMA, bytes(range(256))),
+    ):
+        with zipfile.ZipFile(path, "w", packing) as archive:
+            archive.writestr("x.npy", content)
+        held = bytearray(path.read_bytes())
+        if packing == zipfile.ZIP_LZMA:
+            held[60:90] = bytes(byte ^ 0x5A for byte in held[60:90])
+        path.write_bytes(held)
+        assert "some.npz cannot be read as .npz" in refusal("npz", path=path)
 
 
 def test_files_of_a_folder_must_be_alike(tmp_path: Path) -> None:
@@ -365,6 +377,8 @@ def test_a_table_has_numbers_as_features_and_words_as_columns(tmp_path: Path) ->
         ("a,a,label\n0,1,0\n", "calls column 2 'a'"),
         ("a,label\n1,0\n2,0\n", "has the label 0.0 only"),
         ('a,label\n"1,0\n', "is broken in line 2"),
+        ("a,b,label\n,1,0\n2,3,1\n", "has no value for 'a' in line 2"),
+        ("\n\na,label\n1,2,3\n", "has 3 values in line 4, its header 2"),
         ("a,label\n1,\xff\n", "is no text in UTF-8"),
     ],
 )
@@ -497,6 +511,9 @@ def test_lfw_has_a_person_a_race_and_a_sex_for_each_face(tmp_path: Path, monkeyp
     assert set(data.columns["name"]) == {f"Ada_B_{n}" for n in range(5)}
     rows = kept(30)
     assert data.columns["race"].tolist() == [("A", "B", "C")[row % 3] for row in rows]
+    numbered = {"image": numpy.zeros((30, 62, 47, 3), numpy.uint8), "name": numpy.arange(30) % 5}
+    numpy.savez(tmp_path / "lfw/lfw.npz", **numbered)
+    assert built("lfw", target="name").load().classes == 5
     faces(tmp_path, race=None)
     assert "lfw.npz has no array 'race', it has image, male, name: take target: name" in refusal("lfw", target="race")
     faces(tmp_path, image=None)

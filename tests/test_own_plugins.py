@@ -533,3 +533,46 @@ def test_a_folder_without_plugins_and_no_folder_are_refused(tmp_path: Path) -> N
     assert "'empty' holds no plug-in (--plugins): put them into" in refused(say("check", "--plugins", "empty"))
     assert "no folder 'none' (--plugins)" in refused(say("check", "--plugins", "none"))
     assert say("check").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "code", "said"),
+    [
+        (
+            "topologies",
+            "odd",
+            "    def graph(self, nodes, seeds):\n        return {}['x']\n",
+            "plugins/topologies/odd.py:6",
+        ),
+        ("models", "odd", "    def build(self, shape, classes):\n        return None\n", "model.odd cannot be made"),
+    ],
+)
+def test_whatever_code_of_the_users_own_raises_is_one_line(
+    room: str, name: str, code: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "plugins" / room).mkdir(parents=True)
+    (tmp_path / "plugins" / room / f"{name}.py").write_text(f"{HEAD}\n@dataclass(frozen=True)\nclass Odd:\n{code}")
+    key = plugins.singular(room)
+    (tmp_path / "mine.yaml").write_text(f"name: mine\n{key}: {name}\n")
+    result = CliRunner().invoke(main, ["check", str(tmp_path / "mine.yaml"), "--allow-code"])
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert said in result.stderr
+    assert "mine.yaml:2" in result.stderr
+
+
+def test_a_sweep_does_not_mix_two_versions_of_the_users_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "plugins" / "topologies" / "ladder.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(HEAD + LADDER)
+    swept = {"name": "s", "peers": 4, "rounds": 1, "engine": "simulate", "topology": "ladder", "matrix": {"seed": [1]}}
+    made = tmp_path / "out" / "cases"
+    p2pfl.launch(swept, "out", allow_code=True)
+    (summary,) = made.glob("*/summary.json")
+    before = summary.stat().st_mtime_ns
+    p2pfl.launch(swept, "out", allow_code=True)
+    assert summary.stat().st_mtime_ns == before
+    file.write_text(HEAD + LADDER + "# mended\n")
+    p2pfl.launch(swept, "out", allow_code=True)
+    assert summary.stat().st_mtime_ns > before

@@ -319,6 +319,17 @@ def test_a_run_that_stopped_before_its_first_round_says_so(tmp_path: Path) -> No
     assert titles(page) == ["Peer graph"]
 
 
+def test_accuracy_on_the_validation_set_is_never_called_that_on_the_test_set(tmp_path: Path) -> None:
+    folder = gossip(tmp_path / "untested")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["validation_accuracy"] = {"mean": 0.875, "min": 0.75, "max": 1.0}
+    del summary["accuracy"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page = page_of(folder)
+    assert "<span>validation accuracy</span><b>87.5 %</b>" in page
+    assert "test accuracy" not in page
+
+
 def test_an_unfinished_run_is_told_from_its_rows(tmp_path: Path) -> None:
     folder = gossip(tmp_path / "cut")
     (folder / "summary.json").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ from typing import Any
 import pytest
 
 from p2pfl import scenario
+from p2pfl.errors import ScenarioError
 from p2pfl.messages import Message
 from p2pfl.runtime import launch
+from p2pfl.runtime import referee as referees
 from p2pfl.runtime.launch import Record
-from p2pfl.runtime.referee import Referee
+from p2pfl.runtime.record import Recorder
+from p2pfl.runtime.referee import Overseer, Referee
+from p2pfl.runtime.world import World
+from p2pfl.seeds import Seeds
 
 SMALL: dict[str, Any] = {
     "name": "stopping",
@@ -112,6 +118,14 @@ def test_who_died_is_not_waited_for_at_the_gate(engine: str, tmp_path: Path) -> 
     assert ends(record) == {2, record.summary["rounds"]}
 
 
+@pytest.mark.parametrize("stop", [{"target": True}, {"plateau": 3}])
+def test_a_stop_that_could_never_come_is_refused(stop: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="validation split, which is empty") as caught:
+        run(tmp_path / "r", engine="simulate", data={"digits": {"validation": 0}}, stop=[stop])
+    assert caught.value.path == ("stop", 0)
+    assert not (tmp_path / "r").exists()
+
+
 def told(kind: str, round: int, **figures: Any) -> Message:
     return Message(kind, round, figures={"sent_bytes": 0, "time_s": 0.0, **figures})
 
@@ -137,3 +151,52 @@ def test_who_comes_too_late_to_a_gate_does_not_count_at_the_next() -> None:
     verdict = referee.hear(1, told("gate", 4))
     assert verdict is not None
     assert (verdict.round, verdict.figures["last"]) == (4, False)
+
+
+def test_who_was_given_up_on_is_waited_for_again_only_when_it_has_spoken() -> None:
+    settings = scenario.read({**SMALL, "stop": [{"target": True}]})
+    referee = Referee(settings, {0, 1})
+    referee.hear(0, told("gate", 2))
+    assert referee.give_up().round == 2
+    verdict = referee.hear(0, told("gate", 4))
+    assert verdict is not None
+    assert verdict.round == 4
+    assert referee.hear(1, told("row", 1)) is None
+    assert referee.hear(0, told("gate", 6)) is None
+    assert referee.hear(1, told("gate", 2)) is None
+    verdict = referee.hear(1, told("gate", 6))
+    assert verdict is not None
+    assert verdict.round == 6
+
+
+async def verdicts(folder: Path, gates: int, wait: str) -> list[int]:
+    """The rounds on which there were verdicts, when of three peers the last is silent for ever."""
+    settings = scenario.read({**SMALL, "stop": [{"target": True}], "wait": wait})
+    found, heard = [], asyncio.Event()
+    with Recorder(folder, World(settings, Seeds.of(2)), lambda row: None, lambda text: None) as recorder:
+        overseer = Overseer(recorder)
+        overseer.watcher.tell = lambda verdict: (found.append(verdict.round), heard.set())  # type: ignore[func-returns-value]
+        for gate in range(1, gates + 1):
+            heard.clear()
+            overseer.hear(0, told("gate", gate))
+            overseer.hear(1, told("gate", gate))
+            try:
+                await asyncio.wait_for(heard.wait(), 0.5)
+            except TimeoutError:
+                break
+        overseer.end()
+    return found
+
+
+def test_a_peer_that_is_silent_for_ever_costs_one_wait_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(referees, "START_S", 0.2)
+    assert asyncio.run(verdicts(tmp_path, 6, "learned")) == [1, 2, 3, 4, 5, 6]
+
+
+def test_nobody_is_given_up_on_at_a_gate_where_all_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(referees, "START_S", 0.05)
+    assert asyncio.run(verdicts(tmp_path, 1, "all")) == []

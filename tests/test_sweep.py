@@ -341,3 +341,11 @@ def test_a_terminal_shows_what_runs_what_is_over_and_how_much_is_left() -> None:
     assert re.search(r"1 +lr=0.1,seed=1 +done +0.750 +2.0 s", last)
     assert re.search(r"2 +lr=0.1,seed=2 +failed: peer 0 crashed: \N{REPLACEMENT CHARACTER}\[31mred", last)
     assert re.search(r"3 +lr=1e30,seed=1 +round 1/2 ", last)
+
+
+def test_the_folder_of_another_sweep_is_refused_and_not_touched(tmp_path: Path) -> None:
+    p2pfl.launch({**TINY, "matrix": {"seed": [1]}}, tmp_path / "out")
+    before = stamps(tmp_path / "out")
+    with pytest.raises(ScenarioError, match="holds the sweep 'tiny' and not 'other'"):
+        p2pfl.launch({**TINY, "name": "other", "matrix": {"seed": [1]}}, tmp_path / "out")
+    assert stamps(tmp_path / "out") == before

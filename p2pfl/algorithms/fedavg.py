@@ -95,7 +95,8 @@ class Hub:
         key = me.fresh_key(r)
         z_S = me.pair.down(state.x_D, key)
         model = Message("model", r, {"params": z_S.cpu()}, {"key": key})
-        chosen = self.rule.chosen(me, r)
+        linked = set(me.neighbours)  # perhaps not everybody, where links change
+        chosen = tuple(i for i in self.rule.chosen(me, r) if i in linked)
         mail = yield Exchange("update", r, dict.fromkeys(chosen, model), chosen)
         x_D = state.x_D
         if mail:
@@ -127,8 +128,8 @@ class Member:
         return {"model": Form({"params": (torch.float32, (me.pair.size,))}, {"key": bytes})}
 
     def round(self, me: Peer, state: Tensor, r: int) -> Generator[Step, Mail, Tensor]:
-        """Train what the hub sent, in the sketched space, and send it back; who is not chosen skips the round."""
-        if me.id not in self.rule.chosen(me, r):
+        """Train what the hub sent, in the sketched space, and send it back; who is not chosen or linked skips it."""
+        if HUB not in me.neighbours or me.id not in self.rule.chosen(me, r):
             return state
         mail = yield Exchange("model", r, expect=(HUB,))
         if HUB not in mail:

@@ -12,6 +12,8 @@ from p2pfl.report.curves import sent_by_round
 from p2pfl.report.folder import Run, absences, last, last_round, lost, series
 from p2pfl.report.units import count, duration, number, numbers, plain, share, size
 
+SUMMED = {"accuracy": "test accuracy", "validation_accuracy": "validation accuracy"}
+"""The accuracies of summary.json; the second is there where the test set is not read."""
 CHIPS = ("algorithm", "topology", "data", "partition", "model", "sketch", "aggregator")
 
 
@@ -47,9 +49,9 @@ def chips(run: Run) -> list[tuple[str, str]]:
 
 def accuracies(run: Run) -> Mapping[str, float]:
     """`mean`, `min`, `max` (and `consensus_model`): the summary's, else those of the rows so far."""
-    summed = numbers(run.summary.get("accuracy"))
-    if "mean" in summed:
-        return summed
+    for summed in (numbers(run.summary.get(key)) for key in SUMMED):
+        if "mean" in summed:
+            return summed
     voices = ("hub",) if "hub" in run.peers else run.peers
     found = [last(run, peer, "test_accuracy", "validation_accuracy") for peer in voices]
     known = [figure for figure in found if figure is not None]
@@ -85,7 +87,8 @@ def _learned(run: Run) -> Iterator[Tile]:
     if "mean" in found:
         spread = found.get("max", 0.0) - found.get("min", 0.0)
         beside = f"{share(found['min'])} to {share(found['max'])}" if spread > 0 and "min" in found else ""
-        where = "test accuracy" if run.finished else "accuracy so far"
+        told = (what for key, what in SUMMED.items() if "mean" in numbers(run.summary.get(key)))
+        where = next(told, "accuracy so far")
         yield Tile(where, share(found["mean"]), beside or ("the hub's model" if "hub" in run.peers else ""))
     if "consensus_model" in found and "hub" not in run.peers:
         yield Tile("consensus model", share(found["consensus_model"]), "the models' mean")

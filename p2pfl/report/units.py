@@ -92,7 +92,7 @@ def humane(path: str, value: object) -> str:
         return size(figure)
     if any(part.endswith("_mb") for part in parts):
         return size(figure * 1e6)
-    if parts[0] == "accuracy" or parts[-1].endswith("_accuracy"):
+    if parts[0].endswith("accuracy") or parts[-1].endswith("_accuracy"):
         return share(figure, 2)
     return str(value) if parts[0] == "seed" else plain(figure)
 

@@ -25,7 +25,7 @@ class PacedTask:
 
     def __init__(self, task: Task, batch: int, pace: Callable[[int, float], None]) -> None:
         self.layout, self.device, self.examples = task.layout, task.device, task.examples
-        self._task, self._pace, self._batch = task, pace, min(batch, task.examples)
+        self._task, self._pace, self._batch = task, pace, batch
 
     def start(self, seeds: Seeds) -> Tensor:
         """See Task."""
@@ -41,19 +41,27 @@ class PacedTask:
         """See Task."""
         began_s = time.perf_counter()
         trained = self._task.steps(x, m, first, count, pair, key)
-        self._pace(count * self._batch, time.perf_counter() - began_s)
+        self._pace(self._examples(first, count), time.perf_counter() - began_s)
         return trained
 
     def step(self, x_D: Tensor, m_D: Tensor | None, at: int) -> Trained:
         """See Task."""
         began_s = time.perf_counter()
         trained = self._task.step(x_D, m_D, at)
-        self._pace(self._batch, time.perf_counter() - began_s)
+        self._pace(self._examples(at, 1), time.perf_counter() - began_s)
         return trained
 
     def evaluate(self, x_D: Tensor, split: str) -> dict[str, float]:
         """See Task. To be measured takes no time that counts."""
         return self._task.evaluate(x_D, split)
+
+    def _examples(self, first: int, count: int) -> int:
+        """How many the batches from the `first` on hold: the last of an epoch may be short."""
+        return self._before(first + count) - self._before(first)
+
+    def _before(self, at: int) -> int:
+        epochs, within = divmod(at, max(1, -(-self.examples // self._batch)))
+        return epochs * self.examples + within * self._batch
 
 
 def paced(seat: Seat, pace: Callable[[int, float], None]) -> Seat:

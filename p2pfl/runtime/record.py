@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import platform
@@ -187,11 +186,10 @@ def prepare(folder: Path, world: World, version: str) -> None:
 
 def _kept_plugins(folder: Path) -> dict[str, str]:
     """Copy the user's own plug-ins beside the run's scenario; SHA-256 of each, by its place there."""
-    found = {name: file.read_bytes() for name, file in own_code.files().items()}
-    for name, raw in found.items():
+    for name, file in own_code.files().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(raw)
-    return {name: hashlib.sha256(raw).hexdigest() for name, raw in found.items()}
+        (folder / name).write_bytes(file.read_bytes())
+    return own_code.checksums()
 
 
 def _commit() -> str | None:

@@ -58,9 +58,12 @@ class Referee:
         """What every peer is to be told now, if anything: whether the round that all have come through was the last."""
         match message.kind:
             case "row":
+                self.living.add(peer)  # again, if it was given up on
                 self._read(peer, message)
-            case "gate" if message.round > self.decided:  # who comes too late knows the verdict already
-                self.waiting[peer] = message.round
+            case "gate":
+                self.living.add(peer)
+                if message.round > self.decided:  # who comes too late knows the verdict already
+                    self.waiting[peer] = message.round
             case "left" | "killed" | "crashed":
                 self.living.discard(peer)
         return self.decide() if self.waiting and self.living <= self.waiting.keys() else None
@@ -71,6 +74,11 @@ class Referee:
         self.waiting.clear()
         self.reason = next((name for stop in self.settings.stop if (name := self._met(stop))), None)
         return Message(VERDICT, self.decided, figures={"last": self.reason is not None})
+
+    def give_up(self) -> Message:
+        """The verdict without those who did not come; none of them is waited for again before it speaks."""
+        self.living &= self.waiting.keys()
+        return self.decide()
 
     def _read(self, peer: PeerId, message: Message) -> None:
         figures = message.figures
@@ -96,33 +104,37 @@ class Referee:
 class Overseer:
     """The launcher's ears: hands what peers say to the recorder and the referee, and the verdict to the peers.
 
-    A peer that is silent at a gate is not waited for longer than `PATIENCE` times the longest way to a gate so far.
+    Who does not come to a gate is given up on when nobody has said anything for longer than `START_S`, and than
+    `PATIENCE` times the longest silence that a peer has broken so far. With `wait: all` nobody ever is.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         settings = recorder.world.settings
         self._recorder, self._referee = recorder, Referee(settings, set(recorder.world.roles))
         self._loop = asyncio.get_running_loop()
-        self._since_s, self._longest_s = self._loop.time(), START_S
+        self._learned, self._patience_s = settings.wait == "learned", START_S
+        self._heard_s = dict.fromkeys(recorder.world.roles, self._loop.time())
         self._timer: asyncio.TimerHandle | None = None
         self.watcher = Watcher(self.hear)
 
     def hear(self, peer: PeerId, message: Message) -> None:
         """Something happened to a peer."""
         self._recorder.watch(peer, message)
+        now_s = self._loop.time()
+        self._patience_s = max(self._patience_s, PATIENCE * (now_s - self._heard_s[peer]))
+        self._heard_s[peer] = now_s
+        self.end()
         if verdict := self._referee.hear(peer, message):
             self._tell(verdict)
-        elif self._referee.waiting and self._timer is None:
-            way_s = self._loop.time() - self._since_s
-            self._timer = self._loop.call_later(max(self._longest_s, PATIENCE * way_s), self._lose_patience)
+        elif self._referee.waiting and self._learned:
+            self._timer = self._loop.call_later(self._patience_s, self._lose_patience)
 
     def _lose_patience(self) -> None:
-        self._tell(self._referee.decide())
+        self._tell(self._referee.give_up())
 
     def _tell(self, verdict: Message) -> None:
         self.end()
-        self._since_s, way_s = self._loop.time(), self._loop.time() - self._since_s
-        self._longest_s = max(self._longest_s, PATIENCE * way_s)
+        self._heard_s |= dict.fromkeys(self._referee.living, self._loop.time())  # they were silent since they waited
         self._recorder.ended_by = self._referee.reason
         self.watcher.tell(verdict)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import networkx as nx
 import numpy
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from p2pfl import mixing, scenario
+from p2pfl import mixing, own_code, scenario
 from p2pfl.contracts import Layout, Training
 from p2pfl.errors import ScenarioError
 from p2pfl.learning.data import Data
@@ -62,6 +62,7 @@ class World:
         self.roles: Mapping[PeerId, Role] = settings.algorithm.value.roles(settings.peers)
         self.around = lru_cache(maxsize=64)(self._around)
         self.module = lru_cache(maxsize=None)(self._module)
+        self.beginning = lru_cache(maxsize=8)(self._beginning)
 
     def survey(self) -> None:
         """Make all that does not depend on a peer, so that what cannot be made shows before anything is started.
@@ -72,22 +73,43 @@ class World:
         if scenario.varies(self.settings):
             self.around(1)
         for key, make in (("data", "data"), ("partition", "shards"), ("model", "layout")):
-            culprit = (key, getattr(self.settings, key).name)
-            try:
-                getattr(self, make)
-            except ScenarioError as error:
-                raise error.under(*culprit) from None
-            except (ValueError, RuntimeError, MemoryError) as error:  # torch says so when a model does not fit
-                reason = str(error).partition("\n")[0][:200]
-                raise ScenarioError(
-                    f"{'.'.join(culprit)} cannot be made, {reason}", "change its options", culprit
-                ) from None
+            self._insist(key, make)
+        self._refuse_blind_stops()
         for i in self.roles:
             try:
                 if origin := self.origin(i):
-                    checkpoint.load(origin, self.layout)
+                    self.beginning(origin)
             except ScenarioError as error:
                 raise error.under("init") from None
+
+    def _insist(self, key: str, make: str) -> None:
+        """Make what the plug-in at `key` is for. Raises ScenarioError when that cannot be."""
+        plugin = getattr(self.settings, key)
+        try:
+            with own_code.blaming():
+                getattr(self, make)
+        except ScenarioError as error:
+            raise error.under(key, plugin.name) from None
+        except Exception as error:  # torch says so when a model does not fit, and who wrote their own says anything
+            expected = isinstance(error, (ValueError, RuntimeError, MemoryError))
+            if not expected and own_code.file_of(type(plugin.value)) is None:
+                raise
+            reason = ("" if expected else f"{type(error).__name__}: ") + str(error).partition("\n")[0][:200]
+            problem = f"{key}.{plugin.name} cannot be made, {reason}"
+            remedy = "change its options, or what it is combined with"
+            raise ScenarioError(problem, remedy, (key, plugin.name)) from None
+
+    def _refuse_blind_stops(self) -> None:
+        split = self.settings.evaluate.split
+        if len(getattr(self.data, f"{split}_y")):
+            return
+        for at, stop in enumerate(self.settings.stop):
+            if stop.target or stop.plateau:
+                problem, remedy = (
+                    f"stop.{at} looks at the {split} split, which is empty",
+                    "see evaluate.split, and data",
+                )
+                raise ScenarioError(problem, remedy, ("stop", at))
 
     @cached_property
     def graph(self) -> nx.Graph[PeerId]:
@@ -150,6 +172,10 @@ class World:
         init = self.settings.init
         return checkpoint.find(init.run, peer, init.round) if isinstance(init, Start) else ()
 
+    def _beginning(self, origin: tuple[Path, ...]) -> Tensor:
+        """The parameters that those checkpoints come to: many peers may begin with the mean of the same ones."""
+        return checkpoint.load(origin, self.layout)
+
     def training(self, peer: PeerId) -> Training:
         """How a peer trains: as the scenario says, or its group."""
         return self.settings.group(peer).training
@@ -197,7 +223,7 @@ class World:
             "own" if settings.init == "own" else "shared",
             self._root.child("shared"),
             private,
-            origin=checkpoint.load(origin, self.layout).to(self.device(peer)) if origin else None,
+            origin=self.beginning(origin).to(self.device(peer), copy=True) if origin else None,
         )
         around = self.around if scenario.varies(settings) else None
         return Seat(me, role.flow, role.evaluated, settings.group(peer).speed, around)

@@ -44,11 +44,17 @@ def _check_device(device: str, path: tuple[str, ...]) -> None:
 def _check_groups(scenario: Scenario) -> None:
     """Every peer is there, and in one group at most."""
     seen: dict[PeerId, str] = {}
+    there = scenario.algorithm.value.roles(scenario.peers)
     for name, group in scenario.groups.items():
+        if not group.peers:
+            raise ScenarioError(f"groups.{name}.peers is []", "name at least one peer", ("groups", name, "peers"))
         for at, peer in enumerate(group.peers):
             path = ("groups", name, "peers", at)
             if peer >= scenario.peers:
                 raise ScenarioError(f"no peer {peer}", f"there are 0 to {scenario.peers - 1}", path)
+            if peer not in there:
+                problem = f"peer {peer} has nothing to do in {scenario.algorithm.name}"
+                raise ScenarioError(problem, "leave the group out", path)
             if peer in seen:
                 raise ScenarioError(f"peer {peer} is in the groups {seen[peer]} and {name}", "one group a peer", path)
             seen[peer] = name

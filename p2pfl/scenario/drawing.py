@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import networkx as nx
 
-from p2pfl import plugins
+from p2pfl import own_code, plugins
 from p2pfl.errors import ScenarioError
 from p2pfl.messages import PeerId
 from p2pfl.scenario.keys import Scenario
@@ -22,7 +22,8 @@ def graph(scenario: Scenario, seeds: Seeds | None = None) -> nx.Graph[PeerId]:
     nodes, topology = tuple(scenario.algorithm.value.roles(scenario.peers)), scenario.topology
     root = Seeds.of(scenario.seed) if seeds is None else seeds
     try:
-        drawn: nx.Graph[PeerId] = topology.value.graph(nodes, root.child("topology"))
+        with own_code.blaming():
+            drawn: nx.Graph[PeerId] = topology.value.graph(nodes, root.child("topology"))
     except ScenarioError as error:
         raise error.under("topology", topology.name) from None
     if drawn.is_directed() or drawn.is_multigraph() or set(drawn) != set(nodes):

@@ -101,7 +101,7 @@ class Churn:
 class Stop:
     """A reason to stop before the last round: exactly one of these. Looked at whenever models are evaluated.
 
-    `target`: the mean accuracy has reached evaluate.target. `seconds` since the first round began, `bytes` sent by all
+    `target`: the mean accuracy has reached evaluate.target. `seconds` since the peers set out, `bytes` sent by all
     peers. `plateau`: for so many rounds the mean accuracy has not risen above its best.
     """
 

@@ -8,6 +8,7 @@ and nothing about the experiment.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http
 import http.client
@@ -17,7 +18,8 @@ import tarfile
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -55,10 +57,27 @@ class Refusal(Exception):
 def fetch(source: Source, root: Path, hear: Hear, timeout_s: float = TIMEOUT_S) -> str:
     """Have the file below `root`; says in a few words whether it was there or came. Raises ScenarioError."""
     target = root / source.path
-    if target.exists():
-        check(target, source)
-        return f"{source.path}: was there, its checksum is right"
     target.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(target.parent):
+        if target.exists():
+            check(target, source)
+            return f"{source.path}: was there, its checksum is right"
+        return _fetched(source, target, hear, timeout_s)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Within, no other process fetches into this folder: two would write to one part."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _fetched(source: Source, target: Path, hear: Hear, timeout_s: float) -> str:
     part, reasons = target.with_name(f"{target.name}.part"), []
     part.touch()  # a folder that cannot be written to is not a mirror's fault
     for url in mirrors(source):
@@ -168,9 +187,19 @@ def _receive(url: str, part: Path, source: Source, hear: Hear, timeout_s: float)
                 chunk = reply.read1(min(CHUNK_BYTES, source.size_bytes - have))
                 if not chunk:
                     raise ConnectionError(f"it ended after {have:,} of {source.size_bytes:,} bytes")
-                file.write(chunk)
+                _write(file, chunk, part)
                 have += len(chunk)
                 hear(source.path, have, source.size_bytes)
+
+
+def _write(file: IO[bytes], chunk: bytes, part: Path) -> None:
+    """Raises ScenarioError where the disk, and not the mirror, is to blame."""
+    try:
+        file.write(chunk)
+        file.flush()
+    except OSError as error:
+        problem = f"cannot write {part}, {error.strerror}"
+        raise ScenarioError(problem, "make room, or let P2PFL_DATA name another folder") from None
 
 
 def _asked(request: urllib.request.Request, timeout_s: float) -> Any:

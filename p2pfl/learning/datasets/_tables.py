@@ -46,7 +46,7 @@ def plan(path: Path, label: str, kept_out: Sequence[str]) -> Plan:
     """What the columns are, by the header and the first row of a file. Raises ScenarioError."""
     rows = read(path)
     _, header = next(rows, (1, []))
-    _, first = next(rows, (2, []))
+    line, first = next(rows, (2, []))
     if not first:
         raise ScenarioError(f"{path} holds no examples", "give a header and a row for each example")
     for name in (label, *kept_out):
@@ -57,8 +57,11 @@ def plan(path: Path, label: str, kept_out: Sequence[str]) -> Plan:
             problem = f"{path} calls column {at + 1} {name!r}"
             raise ScenarioError(problem, "give each column a name of its own, and write no row numbers")
     if len(first) != len(header):
-        raise ragged(path, 2, len(first), len(header))
+        raise ragged(path, line, len(first), len(header))
     others = [at for at, name in enumerate(header) if name != label]
+    if unsaid := [header[at] for at in others if not first[at] and header[at] not in kept_out]:
+        problem = f"{path} has no value for {unsaid[0]!r} in line {line}, by which it would be a number or not"
+        raise ScenarioError(problem, "give it one, or name the column in columns")
     features = tuple(at for at in others if header[at] not in kept_out and number(first[at]) is not None)
     if not features:
         raise ScenarioError(f"{path} has no column of numbers beside {label!r}", "give features as numbers")

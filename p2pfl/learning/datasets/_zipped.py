@@ -5,7 +5,9 @@ Source of the format: numpy.lib.format, "The .npy format": a header that says ty
 
 from __future__ import annotations
 
+import lzma
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,8 +22,11 @@ from numpy.typing import NDArray
 from p2pfl.errors import ScenarioError
 from p2pfl.learning.data import ROWS
 
-BROKEN = (OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""What zipfile, zlib and numpy say of a file that is none, is cut, encrypted or packed in a way unknown to them."""
+BROKEN = (
+    *(OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, SyntaxError, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""What zipfile, its unpackers and numpy say of a file that is none, is cut, encrypted or packed as they do not know."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,6 +89,8 @@ class Lfw:
 
 def people(name_N: NDArray[Any]) -> NDArray[Any]:
     """Who is on each picture: `Adam_Sandler_0002.jpg` -> `Adam_Sandler`."""
+    if name_N.dtype.kind not in "US":  # numbers of people: nothing to be taken off
+        return name_N
     bare_N = numpy.char.replace(name_N, ".jpg", "")
     parts = numpy.char.rpartition(bare_N, "_")
     return numpy.where(numpy.char.isdigit(parts[:, 2]), parts[:, 0], bare_N)

@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from p2pfl.metrics.intervals import mean_interval
 from p2pfl.report.comparison.groups import Group, axes, estimate
 from p2pfl.report.comparison.keys import brief, labelled
-from p2pfl.report.comparison.tables import ACCURACY
+from p2pfl.report.comparison.tables import accuracy
 from p2pfl.report.curves import decades, thin
 from p2pfl.report.folder import Floats
 from p2pfl.report.svg import SHADES, Picture, canvas, inline
@@ -60,14 +60,18 @@ class Drawn:
 
 def drawn(groups: Sequence[Group]) -> Drawn:
     """Few groups in one panel; many in a panel for each value of a setting; else the first, the best and the worst."""
-    groups = [group for group in groups if group.counted]
-    if len(groups) <= MOST_LINES:
-        return Drawn({"": list(enumerate(groups))}, [(hue, group.label) for hue, group in enumerate(groups)])
+    counted = [group for group in groups if group.counted]
+    if len(counted) <= MOST_LINES:
+        coloured = groups if len(groups) <= MOST_LINES else counted  # as in the table, if it has colours
+        lines = [(hue, group) for hue, group in enumerate(coloured) if group.counted]
+        return Drawn({"": lines}, [(hue, group.label) for hue, group in lines])
+    groups = counted
     for name in axes(groups):
         panels = _panels(groups, name)
         if panels is not None:
             return panels
-    best = sorted(groups[1:], key=lambda group: -estimate([*group.seeds(ACCURACY).values()] or [0.0])[0])
+    judged = accuracy(groups)
+    best = sorted(groups[1:], key=lambda group: -estimate([*group.seeds(judged).values()] or [0.0])[0])
     chosen = [groups[0], *best[:4], *best[-3:]]
     lines = list(enumerate(group for group in groups if group in chosen))
     note = f"Of {len(groups)} groups the first is drawn, and of the others the best four and the worst three."

@@ -1,4 +1,4 @@
-"""The final test accuracy of every seed as a dot, a group in each row: positions are what people compare best."""
+"""The final accuracy of every seed as a dot, a group in each row: positions are what people compare best."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 from p2pfl.report.comparison.curves import HUES, MOST_LINES, SHADES_AND_HUES, any_letters
 from p2pfl.report.comparison.groups import Group, estimate
 from p2pfl.report.comparison.keys import brief
-from p2pfl.report.comparison.tables import ACCURACY
+from p2pfl.report.comparison.tables import ACCURACIES, accuracy
 from p2pfl.report.svg import SHADES, Picture, canvas, inline
 from p2pfl.report.units import share
 
@@ -19,9 +19,10 @@ MOST_ROWS = 60
 
 def picture(groups: Sequence[Group]) -> Picture | None:
     """A row a group, a dot a seed; the bar is the interval of the mean."""
-    known = [(at, group) for at, group in enumerate(groups) if group.seeds(ACCURACY)]
+    judged = accuracy(groups)
+    known = [(at, group) for at, group in enumerate(groups) if group.seeds(judged)]
     if len(known) > MOST_ROWS:
-        ranked = sorted(known, key=lambda item: -estimate([*item[1].seeds(ACCURACY).values()])[0])[:MOST_ROWS]
+        ranked = sorted(known, key=lambda item: -estimate([*item[1].seeds(judged).values()])[0])[:MOST_ROWS]
         known = [item for item in known if item in ranked]
     if not known:
         return None
@@ -29,16 +30,16 @@ def picture(groups: Sequence[Group]) -> Picture | None:
     figure, axes = canvas(1300, 56 + 26 * len(known) + 12, left_px=min(420, 22 + round(6.3 * max(map(len, labels)))))
     for row, (at, group) in enumerate(known):
         hue = f"hue{at}" if len(groups) <= MOST_LINES else "hue0"
-        _dots(axes, row, [*group.seeds(ACCURACY).values()], HUES[hue])
-    first = [*known[0][1].seeds(ACCURACY).values()]
+        _dots(axes, row, [*group.seeds(judged).values()], HUES[hue])
+    first = [*known[0][1].seeds(judged).values()]
     axes.axvline(estimate(first)[0], color=SHADES["muted"], linestyle=(0, (1, 2)), linewidth=1, zorder=1)
     axes.set_yticks(range(len(known)), labels, color=SHADES["ink"])
     axes.set_ylim(len(known) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, -0.005), min(high, 1.005))  # of few seeds an interval goes beyond what there can be
-    axes.set_xlabel("test accuracy, mean over peers")
-    title = "Final test accuracy of every seed"
+    axes.set_xlabel(f"{ACCURACIES[judged]}, mean over peers")
+    title = f"Final {ACCURACIES[judged]} of every seed"
     reached = share(estimate(first)[0], 2)
     caption = f"A dot a seed. The bar is the 95 % interval of the mean, the dotted line the first group's {reached}."
     if len(known) < len(groups):

@@ -34,13 +34,17 @@ class Group:
         """Those that came to their end."""
         return tuple(case for case in self.cases if not case.trouble)
 
+    @property
+    def repetitions(self) -> int:
+        """How many seeds came to their end."""
+        return len({_repetition(case) for case in self.counted})
+
     def seeds(self, figure: str) -> dict[Seed, float]:
         """A figure of each seed that has it; of a seed that ran several times their mean."""
         found: dict[Seed, list[float]] = {}
         for case in self.counted:
             if figure in case.figures:
-                key = str(case.folder) if case.seed is None else case.seed
-                found.setdefault(key, []).append(case.figures[figure])
+                found.setdefault(_repetition(case), []).append(case.figures[figure])
         return {seed: sum(figures) / len(figures) for seed, figures in found.items()}
 
 
@@ -77,6 +81,10 @@ def grouped(cases: Sequence[Case], first: Sequence[str] = ()) -> list[Group]:
         label = ", ".join(labelled(name, told[name]) for name in needed)
         groups.append(Group(told, label or _name(members), tuple(members)))
     return groups
+
+
+def _repetition(case: Case) -> Seed:
+    return str(case.folder) if case.seed is None else case.seed
 
 
 def _name(cases: Sequence[Case]) -> str:

@@ -19,7 +19,7 @@ from p2pfl.report.comparison.groups import Group, best, difference, grouped, mix
 from p2pfl.report.comparison.keys import brief, columns, slots, written
 from p2pfl.report.comparison.rows import replace, table
 from p2pfl.report.comparison.runs import Case, case
-from p2pfl.report.comparison.tables import ACCURACY, VERDICTS
+from p2pfl.report.comparison.tables import ACCURACIES, VERDICTS, accuracy
 from p2pfl.report.svg import style
 from p2pfl.report.units import count, humane
 
@@ -27,7 +27,8 @@ __all__ = ["table", "write"]
 
 MOST_RUNS = 1000
 """How many runs the list of runs holds."""
-LISTED = (ACCURACY, "accuracy.min", "loss.mean", "rounds_to_target", "bytes.sent", "wall_s")
+LISTED = ("accuracy.min", "loss.mean", "rounds_to_target", "bytes.sent", "wall_s")
+"""What it says of each, beside the accuracy that groups are judged by."""
 LeftOut = tuple[str, str]
 """A folder whose figures count nowhere, and why."""
 
@@ -72,6 +73,7 @@ def render(cases: Sequence[Case], left_out: Sequence[LeftOut], out: Path, title:
     groups = grouped(cases, [str(path) for entry in _entries(index) for path in _mapping(entry.get("settings"))])
     engines = mixed([case for case in cases if not case.trouble], "engine")
     shown = curves.drawn(groups)
+    judged = accuracy(groups)
     with style():
         pictures = curves.pictures(shown)
         every_seed = dots.picture(groups)
@@ -90,8 +92,9 @@ def render(cases: Sequence[Case], left_out: Sequence[LeftOut], out: Path, title:
         grid=tables.grid(groups),
         tuning=tables.tuning(index),
         left_out=left_out,
-        runs=list(_runs(groups, out.parent)),
-        listed=LISTED,
+        runs=list(_runs(groups, out.parent, (judged, *LISTED))),
+        listed=(judged, *LISTED),
+        judged=ACCURACIES[judged],
         more=max(0, len(cases) - MOST_RUNS),
     )
 
@@ -119,18 +122,19 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 def _sentence(groups: Sequence[Group]) -> str:
     """What was compared, and what came of it."""
-    counted = [group for group in groups if group.seeds(ACCURACY)]
+    judged = accuracy(groups)
+    counted = [group for group in groups if group.seeds(judged)]
     runs = sum(len(group.counted) for group in groups)
     text = f"{count(runs, 'finished run')} in {count(len(groups), 'group')}."
     if len(groups) < 2 or not counted:
         return text
-    gaps = [gap for group in groups[1:] if (gap := difference(group, groups[0], ACCURACY)) is not None]
+    gaps = [gap for group in groups[1:] if (gap := difference(group, groups[0], judged)) is not None]
     signs = Counter(gap.sign for gap in gaps if gap.interval is not None)
     told = [f"{signs[sign]} {VERDICTS[sign]}" for sign in (1, -1) if signs[sign]]
     told += [f"no difference shown for {signs[0]}"] if signs[0] else []
     if signs:
-        text += f" In test accuracy, against {groups[0].label}: {', '.join(told)}."
-    winner = best(groups, ACCURACY, larger=True)
+        text += f" In {ACCURACIES[judged]}, against {groups[0].label}: {', '.join(told)}."
+    winner = best(groups, judged, larger=True)
     return f"{text} The best of all is {winner.label}." if winner is not None else text
 
 
@@ -159,11 +163,13 @@ def _notices(
         yield "Some seeds ran more than once with the same settings: their means count, as one run each."
 
 
-def _runs(groups: Sequence[Group], beside: Path) -> Iterator[tuple[str, str, str, str, list[str], str]]:
+def _runs(
+    groups: Sequence[Group], beside: Path, listed: Sequence[str]
+) -> Iterator[tuple[str, str, str, str, list[str], str]]:
     """Each run: its name, where its page is, its group, its seed, its figures, and what is wrong with it."""
-    listed = [(group, run) for group in groups for run in group.cases][:MOST_RUNS]
-    for group, run in listed:
+    every = [(group, run) for group in groups for run in group.cases][:MOST_RUNS]
+    for group, run in every:
         path = os.path.relpath(run.folder / "report.html", beside)
-        figures = [humane(key, run.figures[key]) if key in run.figures else "–" for key in LISTED]
+        figures = [humane(key, run.figures[key]) if key in run.figures else "–" for key in listed]
         seed = "–" if run.seed is None else str(run.seed)
         yield run.folder.name, quote(path, errors="replace"), group.label, seed, figures, run.trouble

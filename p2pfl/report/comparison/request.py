@@ -22,6 +22,8 @@ def answer(folders: Sequence[Path], out: Path | None = None) -> Path:
     """
     if missing := [folder for folder in folders if not os.path.lexists(folder)]:
         raise ScenarioError(f"no folder {brief(str(missing[0]))}", "give the folder that `p2pfl launch` wrote")
+    if out is not None and out.is_dir():
+        raise ScenarioError(f"{brief(str(out))} is a folder", "name the file that the page is to be", where="--out")
     cases, index = sweep(folders[0])
     if len(folders) == 1 and cases:
         from p2pfl.report.comparison.page import table, write

@@ -74,6 +74,8 @@ def replace(path: Path, text: str) -> None:
 
 
 def _summaries(pattern: Path) -> Iterable[str]:
+    if pattern.is_dir():  # its own name may hold what a pattern would read otherwise
+        pattern = Path(glob.escape(str(pattern)))
     return {*glob.glob(str(pattern / "summary.json")), *glob.glob(str(pattern / CASES / "*" / "summary.json"))}
 
 

@@ -10,7 +10,7 @@ from p2pfl.report.comparison.groups import Group, axes, best, certainty, differe
 from p2pfl.report.comparison.keys import labelled, named
 from p2pfl.report.units import count, humane, number, plain, share
 
-ACCURACY = "accuracy.mean"
+ACCURACIES = {"accuracy.mean": "test accuracy", "validation_accuracy.mean": "validation accuracy"}
 WIDEST = 12
 """So many columns a table of settings against settings may have."""
 VERDICTS = {1: "better", -1: "worse", 0: "no difference shown"}
@@ -27,7 +27,7 @@ class Measure:
 
 
 MEASURES = (
-    Measure(ACCURACY, "test accuracy", larger=True),
+    *(Measure(figure, title, larger=True) for figure, title in ACCURACIES.items()),
     Measure("accuracy.min", "worst peer", larger=True),
     Measure("loss.mean", "training loss"),
     Measure("rounds_to_target", "rounds to target"),
@@ -67,6 +67,13 @@ class Grid:
     shades: Sequence[Sequence[float | None]] = ()
 
 
+def accuracy(groups: Sequence[Group]) -> str:
+    """What groups are judged by: accuracy on the test set; on the validation set where no run read the other."""
+    return next(
+        (figure for figure in ACCURACIES if any(group.seeds(figure) for group in groups)), next(iter(ACCURACIES))
+    )
+
+
 def measures(groups: Sequence[Group]) -> list[Measure]:
     """The columns for which some group has a figure."""
     return [measure for measure in MEASURES if any(group.seeds(measure.figure) for group in groups)]
@@ -84,7 +91,7 @@ def rows(groups: Sequence[Group], engines: bool) -> list[Row]:
         Row(
             settings=tuple(group.cells.values()),
             seeds=_seeds(group),
-            gap=_gap(group, groups[0]),
+            gap=_gap(group, groups[0], accuracy(groups)),
             figures=[_figure(group, measure.figure, winners.get(measure.figure) is group) for measure in shown],
         )
         for group in groups
@@ -92,38 +99,37 @@ def rows(groups: Sequence[Group], engines: bool) -> list[Row]:
 
 
 def _seeds(group: Group) -> Cell:
-    seeds = len({case.seed for case in group.counted if case.seed is not None})
-    seeds += sum(case.seed is None for case in group.counted)
     failed = len(group.cases) - len(group.counted)
-    return Cell(count(seeds, "seed"), certainty(seeds), f"{failed} left out" if failed else "")
+    return Cell(count(group.repetitions, "seed"), certainty(group.repetitions), f"{failed} left out" if failed else "")
 
 
 def _figure(group: Group, figure: str, wins: bool) -> Cell:
     seeds = group.seeds(figure)
     if not seeds:
         return Cell("–")
-    everybody = len(group.seeds(ACCURACY)) or len(seeds)
-    if figure.endswith("to_target") and len(seeds) < everybody:
-        return Cell("–", f"reached by {len(seeds)} of {everybody}")
+    if figure.endswith("to_target") and len(seeds) < group.repetitions:
+        return Cell("–", f"reached by {len(seeds)} of {group.repetitions}")
     mean, half = estimate([*seeds.values()])
     return Cell(humane(figure, mean), "one seed" if half is None else f"± {_half(figure, half)}", "best" * wins)
 
 
 def _half(figure: str, half: float) -> str:
     """Half of an interval, of two digits: more would feign to be sure of how unsure it is."""
-    if figure.startswith("accuracy."):
+    if figure.partition(".")[0].endswith("accuracy"):
         return f"{plain(float(f'{100 * half:.2g}'))} %"
     return humane(figure, float(f"{half:.2g}"))
 
 
-def _gap(group: Group, baseline: Group) -> Cell:
+def _gap(group: Group, baseline: Group, figure: str) -> Cell:
     """The difference of accuracy to the baseline, in points of a hundred, and in plain words."""
     if group is baseline:
         return Cell("baseline")
-    gap = difference(group, baseline, ACCURACY)
+    gap = difference(group, baseline, figure)
     if gap is None:
         return Cell("–")
     told = f"{100 * gap.estimate:+.2f}".replace("-", "\N{MINUS SIGN}")
+    if gap.interval is not None and gap.interval.high == gap.interval.low != 0:
+        return Cell(told, f"{gap.how}, all alike", "too few to tell")  # shares of few examples: no spread, no certainty
     if gap.interval is not None:
         told += f" ± {50 * (gap.interval.high - gap.interval.low):.2f}"
     return Cell(told, gap.how, VERDICTS[gap.sign])
@@ -144,7 +150,7 @@ def grid(groups: Sequence[Group]) -> Grid | None:
     known = {(group.cells[down], _among(group, others)): group for group in groups}
     if len(heads) > WIDEST or len(heads) < 2 or 2 * len(known) < len(lines) * len(heads):
         return None
-    cells = [[_mean(known.get((line, head))) for head in heads] for line in lines]
+    cells = [[_mean(known.get((line, head)), accuracy(groups)) for head in heads] for line in lines]
     figures = [figure for row in cells for figure in row if figure is not None]
     if len(figures) < 2:
         return None
@@ -158,8 +164,8 @@ def _among(group: Group, names: Sequence[str]) -> str:
     return ", ".join(labelled(name, group.cells[name]) for name in names)
 
 
-def _mean(group: Group | None) -> float | None:
-    seeds = group.seeds(ACCURACY) if group is not None else {}
+def _mean(group: Group | None, figure: str) -> float | None:
+    seeds = group.seeds(figure) if group is not None else {}
     return estimate([*seeds.values()])[0] if seeds else None
 
 

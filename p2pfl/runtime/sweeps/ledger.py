@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from p2pfl import own_code
 from p2pfl.errors import ScenarioError
 from p2pfl.plugins import brief
 from p2pfl.runtime.sweeps.matrix import Candidate, Case, Setting, Sweep
@@ -50,11 +51,9 @@ class Standing:
 
 def standing(folder: Path, digest: str) -> Standing:
     """Where the run of the scenario of this digest stands, of which `folder` is the folder."""
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-    except (OSError, ValueError):  # not written, or not to its end
-        summary = {}
-    whole = {} if summary.get("stopped") or _digest(folder) != digest else summary
+    summary, environment = _read(folder / "summary.json"), _read(folder / "environment.json")
+    ours = _digest(folder) == digest and environment.get("plugins_sha256", {}) == own_code.checksums()
+    whole = summary if ours and not summary.get("stopped") else {}
     if (folder / REASON).is_file():
         return Standing(FAILED, (folder / REASON).read_text().partition("\n")[0], whole)
     if not whole:
@@ -116,6 +115,9 @@ class Ledger:
         if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
             problem = f"the output folder {str(folder)!r} is not empty, and holds no sweep"
             raise ScenarioError(problem, "name another one, or remove it", where="--out")
+        if (other := _read(folder / INDEX).get("name", sweep.name)) != sweep.name:
+            problem = f"the output folder {str(folder)!r} holds the sweep {other!r} and not {sweep.name!r}"
+            raise ScenarioError(problem, "name another one", where="--out")
         return Ledger(folder, sweep)
 
     def make(self) -> None:
@@ -220,6 +222,15 @@ def replace(path: Path, text: str) -> None:
     written = path.with_name(f".{path.name}.{os.getpid()}")
     written.write_text(text)
     os.replace(written, path)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """What a file of JSON holds; nothing where it was not written, or not to its end."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _digest(folder: Path) -> str:
