@@ -19,6 +19,9 @@ Kind = str | tuple[str, str]
 """The type of a key, as it is written; or a plug-in, as its room and its name."""
 OPEN = ("p2pfl", "p2pfl.scenario")
 """The packages that hold a scenario's keys."""
+YAML = (".yaml", ".yml")
+GRAPHS = (".graphml", ".csv", ".edgelist", ".txt", ".edges", ".adjlist")
+"""How the files end that a verb reads."""
 
 Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
@@ -27,7 +30,7 @@ def scenarios(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     """Scenarios that come along, YAML files, and folders to look into."""
     root = _folder("p2pfl.scenarios")
     shipped = sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
-    return [name for name in shipped if name.startswith(incomplete)] + list(_files(incomplete))
+    return [name for name in shipped if name.startswith(incomplete)] + list(_files(incomplete, YAML))
 
 
 def rooms(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -38,6 +41,16 @@ def rooms(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[s
 def engines(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """What runs the peers."""
     return [name for name in _names("engines") if name.startswith(incomplete)]
+
+
+def datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The data sets."""
+    return [name for name in _names("datasets") if name.startswith(incomplete)]
+
+
+def topologies(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The families of peer graphs, graph files, and folders to look into."""
+    return [name for name in _names("topologies") if name.startswith(incomplete)] + list(_files(incomplete, GRAPHS))
 
 
 def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -51,7 +64,7 @@ def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     return [found for found in offered if found.startswith(incomplete)]
 
 
-def _files(incomplete: str) -> Iterator[str]:
+def _files(incomplete: str, endings: Sequence[str]) -> Iterator[str]:
     head, slash, tail = incomplete.rpartition("/")
     try:
         found = sorted(Path(head + slash or ".").iterdir())
@@ -61,7 +74,7 @@ def _files(incomplete: str) -> Iterator[str]:
         if path.name.startswith(tail) and not path.name.startswith("." if not tail else "\0"):
             if path.is_dir():
                 yield f"{head}{slash}{path.name}/"
-            elif path.suffix in (".yaml", ".yml"):
+            elif path.suffix in endings:
                 yield f"{head}{slash}{path.name}"
 
 

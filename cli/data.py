@@ -7,11 +7,13 @@ from contextlib import contextmanager
 
 import click
 
+from . import _words
+
 Row = tuple[str, str, str, str, str]
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_words.datasets)
 @click.option("--all", "everything", is_flag=True, help="Fetch every data set that can be fetched.")
 def data(name: str | None, everything: bool) -> None:
     """Show which data sets are here; fetch and check the one of this NAME."""
@@ -27,7 +29,8 @@ def data(name: str | None, everything: bool) -> None:
     for each in plugins.names("datasets") if name is None else (name,):
         cls = plugins.find("datasets", each)
         if not hasattr(cls, "fetch"):
-            click.echo(f"{each}: nothing to fetch, {described(each)[-1]}")
+            _, _, state, _, how = described(each)
+            click.echo(f"{each}: nothing to fetch, {state}; {how}")
             continue
         try:
             with heard() as hear:
@@ -35,14 +38,14 @@ def data(name: str | None, everything: bool) -> None:
             click.echo("\n".join(said))
         except ScenarioError as error:  # the next one may lie on a server that answers
             failed.append(error)
-    for error in failed[:-1]:
-        click.echo(str(error), err=True)
+    for failure in failed[:-1]:
+        click.echo(str(failure), err=True)
     if failed:
         raise failed[-1]
 
 
 def described(name: str) -> Row:
-    """A data set's name, what it is, whether it is here, where and how large, and how to get it."""
+    """A data set's name, what it is, whether it is here, where and how large, and what to write to have it."""
     import dataclasses
     import os
 
@@ -52,15 +55,17 @@ def described(name: str) -> Row:
     cls = plugins.find("datasets", name)
     what = (cls.__doc__ or "").strip().partition("\n")[0]
     if needed := [each.name for each in plugins.options_of(cls) if plugins.default_of(each) is dataclasses.MISSING]:
-        return name, what, "yours", "", f"it is yours: data: {{{name}: {{{needed[0]}: ...}}}}"
+        return name, what, "for files of your own", "", f"to use it: data: {{{name}: {{{needed[0]}: ...}}}}"
+    use = f"to use it: data: {name}"
     if not hasattr(cls, "kept"):
-        return name, what, "here", "", "it comes along"
+        return name, what, "here, it comes along", "", use
     paths = cls.kept()
     there = [path for path in paths if path.is_file()]
     state = "here" if len(there) == len(paths) else f"{len(there)} of {len(paths)} files" if there else "not here"
     where = f"{os.path.commonpath([path.parent for path in paths])}"
     held = f" ({size(sum(path.stat().st_size for path in there))})" if there else ""
-    return name, what, state, f"{where}{held}", f"p2pfl data {name}"
+    fetch = f"to fetch {'the rest' if there else 'it'}: p2pfl data {name}"
+    return name, what, state, f"{where}{held}", use if len(there) == len(paths) else fetch
 
 
 def draw(rows: list[Row]) -> None:
@@ -76,7 +81,7 @@ def draw(rows: list[Row]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("name", "what it is", "is it here", "where", "how to get it")
+    table = Table("name", "what it is", "is it here", "where", "what to write")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import click
 from . import BORN_S, _words
 
 if TYPE_CHECKING:
+    from p2pfl.runtime.sweeps.sweep import SweepRecord
     from p2pfl.scenario import Scenario
 
 CRASHED, STOPPED = 3, 130
@@ -59,9 +61,10 @@ def launch(
 
     sets += () if engine is None else (f"engine={engine}",)
     door.allow_code(file, allow_code)
-    chosen = {"jobs": jobs, "case": case, "retry": retry}
-    run = partial(p2pfl.launch, file, out, sets, born_s=BORN_S, allow_code=allow_code, **chosen)
-    ctx.exit(sweep(run) if is_sweep(file, sets) else one(run, door.read(file, sets)))
+    run = partial(
+        p2pfl.launch, file, out, sets, born_s=BORN_S, allow_code=allow_code, jobs=jobs, case=case, retry=retry
+    )
+    ctx.exit(sweep(run, case) if is_sweep(file, sets) else one(run, door.read(file, sets)))
 
 
 def one(run: Callable[..., Any], scenario: Scenario) -> int:
@@ -74,9 +77,13 @@ def one(run: Callable[..., Any], scenario: Scenario) -> int:
 
     peers = [peer_name(peer) for peer in scenario.algorithm.value.roles(scenario.peers)]
     console = rich.console.Console()
-    with Live(console, scenario.name, peers, scenario.rounds, scenario.evaluate.target) as live:
-        record = run(screen=Screen(lambda row: live.hear(str(row["peer"]), row), live.note))
+    live = Live(console, scenario.name, peers, scenario.rounds, scenario.evaluate.target)
+    with ExitStack() as shown:
+        hear = Screen(lambda row: live.hear(str(row["peer"]), row), live.note, lambda: shown.enter_context(live))
+        record = run(screen=hear)
     console.print(table(record.summary))
+    if reason := record.summary.get("ended_by"):
+        click.echo(f"ended after round {record.summary['rounds']} of {scenario.rounds}, as 'stop' says: {reason}")
     if record.stopped:
         click.echo(f"stopped before the end; what was recorded is kept in {record.folder}")
     if record.crashed:
@@ -86,10 +93,11 @@ def one(run: Callable[..., Any], scenario: Scenario) -> int:
     return CRASHED if record.crashed else STOPPED if record.stopped else 0
 
 
-def sweep(run: Callable[..., Any]) -> int:
-    """Run a sweep, and show it as it goes; the exit code."""
+def sweep(run: Callable[..., Any], case: int | None) -> int:
+    """Run a sweep, or the one `case` of it, and show it as it goes; the exit code."""
     import rich.console
 
+    from p2pfl.report.comparison import edges
     from p2pfl.report.live_sweep import LiveSweep
     from p2pfl.runtime.sweeps.sweep import Audience
 
@@ -97,9 +105,21 @@ def sweep(run: Callable[..., Any]) -> int:
         record = run(audience=Audience(live.begin, live.hear))
     for number, reason in record.failed.items():
         click.echo(f"case {number} failed: {reason}")
-    found = f"{len(record.cases)} of {len(record.ledger.sweep.cases)} cases are finished"
+    if case is not None and case not in record.failed:
+        before = not any(news.job.case.number == case and not news.job.trial for news in live.over)
+        click.echo(f"case {case} {came_to(record, before)}")
+    if said := edges.sentence(record.ledger.index()):
+        click.echo(said)
+    found = f"{record.finished} of {len(record.ledger.sweep.cases)} cases are finished"
     if record.stopped:
         click.echo(f"stopped: {found}; the same command goes on")
     page = record.folder / "report.html"
     click.echo(f"{record.folder}: {found}" + (f", open {page}" if page.is_file() else ""))
     return STOPPED if record.stopped else CRASHED if record.failed else 0
+
+
+def came_to(record: SweepRecord, before: bool) -> str:
+    """What became of the one case that was asked for, if it did not fail; `before` this call, or now."""
+    if not record.cases:
+        return "is not finished"
+    return f"{'was finished before' if before else 'is finished'}, in {record.cases[0].folder}"

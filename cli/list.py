@@ -48,7 +48,9 @@ def described(room: str, name: str) -> Row:
     for option in plugins.options_of(cls):
         default = plugins.default_of(option)
         kind = plugins.kind_of(cls, option.name)
-        options.append(f"{option.name}: {kind}" + ("" if default is dataclasses.MISSING else f" = {default!r}"))
+        options.append(
+            f"{option.name}: {kind}" + ("" if default is dataclasses.MISSING else f" = {plugins.shown(default)}")
+        )
     return name, "\n".join(options), (cls.__doc__ or "").strip().partition("\n")[0]
 
 

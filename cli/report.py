@@ -13,9 +13,11 @@ import click
 def report(folders: tuple[Path, ...], out: Path | None) -> None:
     """Write the report of a run again, or compare runs.
 
-    Of one run: report.html in its folder. Of several: comparison.html here, which tells what differs between them, and
-    how sure their figures are. Of a sweep: report.html and runs.csv in its folder, its cases side by side.
+    Of one run: report.html in its folder. Of several: comparison.html here, which tells what differs between them and
+    how sure their figures are, and runs.csv beside it. Of a sweep: report.html and runs.csv in its folder, its cases
+    side by side.
     """
     from p2pfl.report.comparison.request import answer
 
-    click.echo(f"{answer(folders, out)}")
+    for written in answer(folders, out):
+        click.echo(str(written))

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from . import _words
+
 SOME = click.IntRange(min=1)
 
 
 @click.command()
-@click.argument("spec")
+@click.argument("spec", shell_complete=_words.topologies)
 @click.option("--peers", type=click.IntRange(1, 10_000), help="How many; else 8, or those that a graph file names.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random graphs; as a scenario's.")
 @click.option("--rounds", type=SOME, help="How many are looked at of a graph that changes; else 20.")

@@ -171,12 +171,27 @@ def default_of(option: dataclasses.Field[Any]) -> Any:
 
 
 def kind_of(cls: type[Any], option: str) -> str:
-    """The type of an option and its bounds, as they are shown to a user: `float > 0`."""
+    """The type of an option and its bounds, as they are shown to a user: `float > 0`; of a plug-in, `topology`."""
     hint = typing.get_type_hints(cls, include_extras=True)[option]
+    if room := next((mark.room for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Slot)), None):
+        return singular(room)
     optional = " or null" if type(None) in typing.get_args(hint) else ""
     if optional:
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     return f"{type_name(hint)}{optional}"
+
+
+def shown(value: Any) -> str:
+    """A value as a user would write it in YAML: `null`, `[64, 64]`, `complete`, `{small_world: {k: 6}}`."""
+    if isinstance(value, Choice):
+        options = [(each, getattr(value.value, each.name)) for each in options_of(type(value.value))]
+        unusual = {each.name: given for each, given in options if given != default_of(each)}
+        return shown({value.name: unusual}) if unusual else value.name
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {shown(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(shown, value))}]"
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value) or "''"
 
 
 def schema(cls: type[Any]) -> type[pydantic.BaseModel]:

@@ -47,9 +47,17 @@ def _put(old: Any, words: Sequence[str], new: Any, at: tuple[str, ...], slot: in
     if slot and len(at) == slot:
         old = {first: old.get(first)} if isinstance(old, dict) else {}
     if old is not None and not isinstance(old, dict):
-        raise ScenarioError(f"{'.'.join(at)} is {old!r}", f"{first!r} can be set only in a mapping")
+        raise ScenarioError(f"{'.'.join(at)} is {old!r}", _mapping_needed(first, at, slot))
     old = old or {}
     return {**old, first: _put(old.get(first), rest, new, (*at, first), slot)}
+
+
+def _mapping_needed(word: str, at: tuple[str, ...], slot: int) -> str:
+    """The remedy where `word` is to be set in what is no mapping; the value of a plug-in is its first option."""
+    remedy = f"{word!r} can be set only in a mapping, so "
+    if slot and len(at) == slot + 1:
+        return f'{remedy}give all options of {at[-1]}, as in --set "{".".join(at[:-1])}={{{at[-1]}: {{...}}}}"'
+    return f"{remedy}set {'.'.join(at)} itself"
 
 
 def _path(value: Any, words: Sequence[str]) -> Path:

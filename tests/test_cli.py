@@ -87,6 +87,14 @@ def test_list_shows_every_plugin_with_options_defaults_and_what_it_is() -> None:
     assert "also 136 more" in said or "more: p2pfl list topologies" in said
 
 
+def test_list_shows_values_as_a_scenario_has_them() -> None:
+    said = run("list").stdout
+    assert "    of: topology = complete\n" in said
+    assert "    hidden: list of int = [64]\n" in said
+    for python in ("Choice(", "None", "True", "False", " = (", " = '"):
+        assert not [line for line in said.splitlines() if line.startswith("    ") and python in line], python
+
+
 def test_list_of_one_room_shows_that_room_and_all_it_offers() -> None:
     said = run("list", "topologies").stdout
     assert "watts_strogatz_graph" in said

@@ -22,7 +22,7 @@ from p2pfl.cli import main
 
 import p2pfl
 from p2pfl.errors import ScenarioError
-from p2pfl.report.comparison import curves, groups, keys, tables
+from p2pfl.report.comparison import curves, edges, groups, keys, tables
 from p2pfl.report.comparison.groups import Group, axes
 from p2pfl.report.comparison.page import table, write
 from p2pfl.report.comparison.runs import case
@@ -517,6 +517,37 @@ def test_what_was_tuned_is_shown_with_its_budget(tmp_path: Path) -> None:
         ("dense", [("80.00 %", ""), ("91.25 %", "chosen")]),
         ("countsketch(ratio=0.5)", [("70.00 %", "chosen"), ("no figure", "")]),
     ]
+    at_edges = "training.lr=0.1 (the largest) in 1 of 2 settings; training.lr=0.05 (the smallest) in 1 of 2 settings"
+    assert f"At the edge of what was tried: {at_edges}. Try further values." in page
+
+
+@pytest.mark.parametrize(
+    ("grid", "chosen", "edge"),
+    [
+        ([0.01, 0.1, 1], 0.1, ""),
+        ([0.1, 0.01, 1], 0.1, ""),
+        ([0.01, 0.1, 1], 1, "k=1 (the largest)"),
+        ([0.01, 0.1, 1], 0.01, "k=0.01 (the smallest)"),
+        ([0.1, 0.1], 0.1, ""),
+        ([0.1], 0.1, ""),
+        ([1, "auto"], 1, ""),
+        ([False, True], True, ""),
+        (["dense", {"countsketch": 0.5}], "dense", ""),
+        ([0.1, 0.2], None, ""),
+    ],
+)
+def test_only_a_number_that_was_chosen_with_others_on_one_side_is_at_the_edge(
+    grid: list[object], chosen: object, edge: str
+) -> None:
+    tuning = [{"setting": {}, "candidate": {"k": value, "same": 3}, "chosen": value == chosen} for value in grid]
+    assert edges.sentence({"tuning": tuning}) == (
+        f"At the edge of what was tried: {edge}. Try further values." if edge else ""
+    )
+
+
+@pytest.mark.parametrize("index", [{}, {"tuning": 3}, {"tuning": [3, {}, {"candidate": [], "chosen": True}]}])
+def test_what_says_nothing_of_tuning_has_no_edge(index: dict[str, object]) -> None:
+    assert edges.sentence(index) == ""
 
 
 def test_runs_csv_has_a_row_a_run_and_reads_back_as_it_was(runs: list[Path], tmp_path: Path) -> None:
@@ -587,15 +618,17 @@ def test_the_verb_writes_a_run_s_own_page_a_comparison_or_a_sweep_s(
     monkeypatch.chdir(tmp_path)
     assert answered(runs[0]) == (0, f"{runs[0] / 'report.html'}\n")
     assert "<h2>Groups</h2>" not in (runs[0] / "report.html").read_text()
-    assert answered(*runs[:4]) == (0, "comparison.html\n")
+    assert answered(*runs[:4]) == (0, "comparison.html\nruns.csv\n")
     assert "4 finished runs in 2 groups." in (tmp_path / "comparison.html").read_text()
-    assert answered(runs[0], runs[3], "--out", "new/two.html") == (0, "new/two.html\n")
+    assert answered(runs[0], runs[3], "--out", "new/two.html") == (0, "new/two.html\nnew/runs.csv\n")
     sweep = tmp_path / "sweep"
     for at in (3, 0, 1):
         shutil.copytree(runs[at], sweep / "cases" / runs[at].name)
     entries = [{"folder": runs[at].name, "settings": {"sketch": "-"}, "state": "done"} for at in (3, 0, 1, 2)]
     (sweep / "sweep.json").write_text(json.dumps({"name": "three", "cases": entries}))
-    assert answered(sweep) == (0, f"{sweep / 'report.html'}\n")
+    assert answered(sweep, "--out", "aside.html") == (0, "aside.html\n")
+    assert not (sweep / "runs.csv").exists()
+    assert answered(sweep) == (0, f"{sweep / 'report.html'}\n{sweep / 'runs.csv'}\n")
     page = (sweep / "report.html").read_text()
     assert "<h1>three</h1>" in page
     assert "The sweep is not complete: 3 of 4 cases count here." in page
@@ -603,7 +636,7 @@ def test_the_verb_writes_a_run_s_own_page_a_comparison_or_a_sweep_s(
         "in the order of the index"
     )
     assert len(pandas.read_csv(sweep / "runs.csv")) == 3
-    assert answered(sweep, runs[6]) == (0, "comparison.html\n")
+    assert answered(sweep, runs[6]) == (0, "comparison.html\nruns.csv\n")
     assert "4 finished runs in 3 groups." in (tmp_path / "comparison.html").read_text()
 
 

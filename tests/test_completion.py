@@ -62,6 +62,19 @@ def test_verbs_options_and_rooms_are_offered(script: Path, desk: Path) -> None:
     assert set(offered(script, desk, "p2pfl", "list", "")) == set(plugins.ROOMS)
 
 
+def test_data_sets_and_families_of_peer_graphs_with_graph_files_are_offered(script: Path, desk: Path) -> None:
+    from p2pfl.topologies._graph_files import FORMATS
+
+    graphs = {f"lab{ending}" for ending in FORMATS}
+    for name in graphs:
+        (desk / name).touch()
+    assert offered(script, desk, "p2pfl", "data", "") == list(plugins.names("datasets"))
+    assert offered(script, desk, "p2pfl", "data", "fa") == ["fashion_mnist"]
+    families = {*plugins.names("topologies"), *graphs, "notes.txt", "more/"}
+    assert set(offered(script, desk, "p2pfl", "topology", "")) == families
+    assert offered(script, desk, "p2pfl", "topology", "lab.g") == ["lab.graphml"]
+
+
 def test_scenarios_that_come_along_yaml_files_and_folders_are_offered(script: Path, desk: Path) -> None:
     assert set(offered(script, desk, "p2pfl", "launch", "")) == {*scenario.shipped(), "mine.yaml", "more/"}
     assert offered(script, desk, "p2pfl", "check", "m") == [
@@ -125,7 +138,13 @@ def test_nothing_is_offered_or_said_after_a_verb_that_there_is_not(script: Path,
     assert not [word for word in offered(script, desk, "p2pfl", "lanch", "q") if word]
 
 
-@pytest.mark.parametrize("words", ["p2pfl launch qu", "p2pfl launch x --set algorithm=le", "p2pfl list sk"])
+QUICK = (
+    *("p2pfl launch qu", "p2pfl launch x --set algorithm=le", "p2pfl list sk"),
+    *("p2pfl data fa", "p2pfl topology toru"),
+)
+
+
+@pytest.mark.parametrize("words", QUICK)
 def test_it_is_quick_and_imports_nothing_heavy(words: str, desk: Path) -> None:
     code = "import sys, atexit; atexit.register(lambda: print(*sys.modules, file=sys.stderr));"
     code += "from p2pfl.cli import main; main(prog_name='p2pfl')"

@@ -60,18 +60,23 @@ def test_the_table_says_of_each_data_set_whether_it_is_here(tmp_path: Path, monk
     lines = said.splitlines()
     about = {line.partition(":")[0]: after for line, after in zip(lines[::2], lines[1::2], strict=True)}
     assert tuple(about) == plugins.names("datasets")
-    assert about["mnist"].strip() == f"here; {tmp_path}/mnist (4.0 kB); p2pfl data mnist"
+    assert about["mnist"].strip() == f"here; {tmp_path}/mnist (4.0 kB); to use it: data: mnist"
     assert about["fashion_mnist"].strip().startswith("1 of 4 files; ")
-    assert about["cifar10"].strip() == f"not here; {tmp_path}/cifar-10-batches-bin; p2pfl data cifar10"
-    assert "comes along" in about["digits"]
-    assert "{npz: {path: ...}}" in about["npz"]
+    assert about["fashion_mnist"].strip().endswith("; to fetch the rest: p2pfl data fashion_mnist")
+    folder = f"{tmp_path}/cifar-10-batches-bin"
+    assert about["cifar10"].strip() == f"not here; {folder}; to fetch it: p2pfl data cifar10"
+    assert about["digits"].strip() == "here, it comes along; to use it: data: digits"
+    assert about["npz"].strip() == "for files of your own; to use it: data: {npz: {path: ...}}"
 
 
 def test_a_name_that_nobody_knows_and_one_that_needs_nothing() -> None:
     unknown = CliRunner().invoke(main, ["data", "fashion-mnist"])
     assert unknown.exit_code == 2
     assert "did you mean 'fashion_mnist'?" in unknown.stderr
-    for name, said in (("digits", "it comes along"), ("csv", "data: {csv: {path: ...}}")):
+    for name, said in (
+        ("digits", "digits: nothing to fetch, here, it comes along; to use it: data: digits"),
+        ("csv", "csv: nothing to fetch, for files of your own; to use it: data: {csv: {path: ...}}"),
+    ):
         known = CliRunner().invoke(main, ["data", name])
         assert known.exit_code == 0
         assert said in known.stdout

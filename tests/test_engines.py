@@ -155,6 +155,8 @@ def test_who_is_killed_costs_the_others_nothing_but_its_absence(mode: str, engin
     assert record.summary["absent"].keys() == {"1"}
     assert record.summary["rounds"] == 5
     assert record.summary["accuracy"]["mean"] > 0
+    ends = {row["peer"]: row["loss"] for row in rows(record) if row.get("loss") is not None and row["peer"] != 1}
+    assert record.summary["loss"]["mean"] == pytest.approx(sum(ends.values()) / len(ends)), "the dead are left out"
 
 
 def test_a_death_is_the_same_in_the_simulation_and_in_threads(tmp_path: Path) -> None:

@@ -118,6 +118,25 @@ REFUSED = [
     ("a.csv", "0,1\n# x\n1,1", 2, "a.csv:3 links 1 to itself: take the line out"),
     ("a.csv", "0,1\n1,0", 2, "a.csv:2 links 1 and 0 again: name each link once"),
     ("a.csv", "0,1\n1,alice", 2, "a.csv:2 names 'alice', which no peer is called: peers are 0, 1, 2, ... and hub"),
+    (
+        "a.csv",
+        "alice,bob,0.5\nbob,carol,1",
+        2,
+        "a.csv:1 names 'alice', which no peer is called: peers are 0, 1, 2, ... and hub",
+    ),
+    (
+        "a.csv",
+        "alice,bob\nbob,carol",
+        2,
+        "a.csv:1 names 'alice', which no peer is called: peers are 0, 1, 2, ... and hub",
+    ),
+    (
+        "a.csv",
+        "von,nach\n0,1",
+        2,
+        "a.csv:1 names 'von', which no peer is called: peers are 0, 1, 2, ... and hub; columns are u,v,weight",
+    ),
+    ("a.csv", "hub,alice\n0,1", 2, "a.csv:1 names 'alice', which no peer is called: peers are 0, 1, 2, ... and hub"),
     ("a.csv", "0,1\n1,-1", 2, "a.csv:2 names '-1', which no peer is called"),
     ("a.csv", "-1,-2\n0,1", 2, "a.csv:1 names '-1', which no peer is called"),
     ("a.csv", "00,01\n0,1", 2, "a.csv:1 names '00', which no peer is called"),
@@ -158,6 +177,21 @@ REFUSED += [
     ("a.graphml", GRAPHML.format(LOOP), 2, "a.graphml links 1 to itself: take the line out"),
     ("a.graphml", GRAPHML.format(ONE_WAY), 2, "a.graphml is no GraphML, NetworkXError: directed=true edge"),
     ("a.graphml", GRAPHML.format(WEIGHT.format("double", 3)), 2, "a.graphml has the weight 3.0: weights are above 0"),
+    (
+        "a.graphml",
+        GRAPHML.format(WEIGHT.format("long", 7)),
+        2,
+        "a.graphml has the weight 7: weights are above 0 and at most 1, so divide all of them by the largest, 7, "
+        "or remove the attribute 'weight'",
+    ),
+    (
+        "a.csv",
+        "0,1,2\n1,2,4.5",
+        3,
+        "a.csv:1 has the weight '2': weights are above 0 and at most 1, so divide all of them by the largest, 4.5, "
+        "or remove the third column",
+    ),
+    ("a.csv", "0,1,-2\n1,2,3", 3, "a.csv:1 has the weight '-2': weights are above 0 and at most 1"),
     ("a.graphml", GRAPHML.format(WEIGHT.format("boolean", "true")), 2, "a.graphml has the weight True: weights are"),
     ("a.graphml", GRAPHML.format(WEIGHT.format("double", "x")), 2, "a.graphml is no GraphML, ValueError: could not"),
 ]
@@ -175,6 +209,24 @@ def test_what_is_no_graph_of_just_the_peers_is_refused_in_one_line(
     assert len(str(raised.value).splitlines()) == 1
     assert raised.value.remedy
     assert raised.value.path == ("path",)
+
+
+def test_a_graph_of_large_weights_is_read_after_what_the_error_says_to_do(tmp_path: Path) -> None:
+    club, path = nx.karate_club_graph(), tmp_path / "club.graphml"
+    largest = max(weight for _, _, weight in club.edges(data="weight"))
+    nx.write_graphml_xml(club, path)
+    with pytest.raises(ScenarioError, match=f"divide all of them by the largest, {largest}, or remove the attribute"):
+        read(path, 34)
+    for _, _, link in club.edges(data=True):
+        link["weight"] /= largest
+    nx.write_graphml_xml(club, path)
+    assert links(read(path, 34)) == links(club)
+
+
+def test_no_link_between_peers_is_taken_for_a_header(tmp_path: Path) -> None:
+    for header in ("u,v", "Source,Target", "from,to", "node1,node2", "src,dst,weight", "i,j"):
+        assert links(read(written(tmp_path, "a.csv", f"{header}\n0,1\n"), 2)) == {(0, 1): None}
+    assert links(read(written(tmp_path, "a.csv", "hub,0\n0,1\n"), 2, hub=True)) == {(HUB, 0): None, (0, 1): None}
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

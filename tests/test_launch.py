@@ -206,6 +206,7 @@ def test_a_folder_that_is_not_empty_is_refused_and_not_touched(place: Place) -> 
     assert ended.code == 2
     assert len(ended.err.splitlines()) == 1
     assert "'out' is not empty (--out)" in ended.err
+    assert ended.out == "", "nothing is announced that cannot begin"
     assert [path.name for path in out.iterdir()] == ["precious"]
     place.assert_left_alone()
 

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -86,3 +87,25 @@ def test_what_an_honest_peer_says_passes() -> None:
 def test_what_no_honest_peer_says_is_refused(lie: Message) -> None:
     with pytest.raises(RemoteError):
         control.check(lie, 5)
+
+
+def test_a_peer_that_is_stopped_holds_the_run_up_no_longer_than_others_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "SILENT_S", 1.5)
+    stopped: list[int] = []
+
+    def hear(row: dict[str, object]) -> None:
+        if row["round"] == 4 and not stopped:
+            servers = psutil.Process().children()
+            (peer, *_) = [child for server in servers for child in server.children() if child.num_threads() > 1]
+            stopped.append(peer.pid)
+            peer.suspend()
+
+    settings = scenario.read({**SMALL, "peers": 3, "rounds": 12, "topology": "complete"})
+    record = run(settings, tmp_path / "out", Screen(hear))
+    (lost,) = record.crashed
+    assert "no sign of life" in (record.folder / "log.txt").read_text()
+    assert record.summary["absent"].keys() == {str(lost)}
+    assert record.summary["accuracy"]["mean"] > 0
+    assert not psutil.pid_exists(stopped[0])

@@ -161,12 +161,23 @@ REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {
         ("ratio is 2.0 (sweep.yaml:7)", "less than or equal to 1"),
     ),
     "an unknown key": ("matrix: {trainin.lr: [1]}", ("unknown key 'trainin' (sweep.yaml:3)", "'training'")),
-    "a key within a number": ("matrix:\n  peers.x: [1]", ("peers is 3 (sweep.yaml:4)", "only in a mapping")),
+    "a key within a number": (
+        "matrix:\n  peers.x: [1]",
+        ("peers is 3 (sweep.yaml:4)", "in a mapping, so set peers itself"),
+    ),
     "a wrong value": ("matrix:\n  seed: [1]\n  training.lr: [0.1,\n    -1]", ("lr is -1 (sweep.yaml:6)", "than 0")),
     "what all cases share": ("matrix: {seed: [1]}\nrounds: 0", ("rounds is 0 (sweep.yaml:4)",)),
     "a case that cannot be": (
         "matrix:\n  training.lr: [0.1, 0.5]\n  algorithm:\n    - leasgd: {rho: 4.0}",
-        ("rho times lr must be below 1", "4 x 0.5", "(sweep.yaml:6)"),
+        ("in case 2 (lr=0.5,algorithm=leasgd-rho=4.0) rho times lr must be below 1", "4 x 0.5", "(sweep.yaml:6)"),
+    ),
+    "a candidate that cannot be": (
+        "matrix: {algorithm: [dpsgd, {leasgd: {rho: 4.0}}], seed: [7]}\ntune: {training.lr: [0.1, 0.5]}",
+        ("in tuning 4 (algorithm=leasgd-rho=4.0,lr=0.5,seed=7) rho times lr must be", "(sweep.yaml:3)"),
+    ),
+    "a case of many letters": (
+        f"matrix:\n  seed: [1]\n  model:\n    - mlp: {{hidden: [{'8, ' * 99}-1]}}",
+        ("in case 1 (model=mlp-hidden=8-8-", "...) ", "(sweep.yaml:6)"),
     ),
     "no list": ("matrix: {sketch: dense}", ("matrix.sketch is 'dense' (sweep.yaml:3)", "must be a list")),
     "an empty list": ("matrix:\n  sketch: []", ("matrix.sketch is an empty list (sweep.yaml:4)", "at least one")),
@@ -219,3 +230,23 @@ def test_what_is_wrong_in_a_mapping_is_refused_by_its_key() -> None:
 def test_what_is_wrong_in_a_setting_is_refused_by_its_own_words(tmp_path: Path) -> None:
     said = refusal("seed: 1", tmp_path, "matrix={sketch: [dens]}")
     assert "no sketch 'dens' (--set matrix={sketch: [dens]})" in said
+
+
+@pytest.mark.parametrize("way", ["--set", "matrix"])
+def test_an_option_beside_the_first_one_written_alone_says_what_to_write_which_then_works(way: str) -> None:
+    before = {**BASE, "partition": {"by_column": "writer"}}
+    listed: dict[str, Any] = {"matrix": {"partition.by_column.one": [True]}} if way == "matrix" else {}
+    with pytest.raises(ScenarioError) as caught:
+        cases({**before, **listed}, [] if listed else ["partition.by_column.one=true"])
+    said = str(caught.value)
+    assert said.startswith("partition.by_column is 'writer' (")
+    assert said.endswith(""": 'one' can be set only in a mapping, so give all options of by_column, as in """
+                         """--set "partition={by_column: {...}}\"""")  # fmt: skip
+    whole = "partition={by_column: {column: writer, one: true}}"
+    with scenario.located(before, [whole, "partition.by_column.one=false"]) as document:
+        assert document.value["partition"] == {"by_column": {"column": "writer", "one": False}}
+
+
+def test_a_deeper_key_of_a_schedule_is_answered_by_the_whole_schedule() -> None:
+    with pytest.raises(ScenarioError, match=r'--set "training\.schedule={step: {\.\.\.}}"'):
+        scenario.read({**BASE, "training": {"schedule": {"step": 0.5}}}, ["training.schedule.step.at=[0.5]"])

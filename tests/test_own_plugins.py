@@ -542,7 +542,7 @@ def test_a_folder_without_plugins_and_no_folder_are_refused(tmp_path: Path) -> N
             "topologies",
             "odd",
             "    def graph(self, nodes, seeds):\n        return {}['x']\n",
-            "plugins/topologies/odd.py:6",
+            "topologies/odd.py:7 raised",
         ),
         ("models", "odd", "    def build(self, shape, classes):\n        return None\n", "model.odd cannot be made"),
     ],

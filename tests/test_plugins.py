@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import pydantic
 import pytest
 
-from p2pfl import plugins
+from p2pfl import plugins, yaml_marks
 from p2pfl.errors import ScenarioError
 
 EVERY_PLUGIN = [(room, name) for room in plugins.ROOMS for name in plugins.names(room)]
@@ -95,6 +95,14 @@ def test_types_are_shown_with_their_bounds() -> None:
     shown = [plugins.kind_of(Example, option.name) for option in plugins.options_of(Example)]
     assert shown[:4] == ["float > 0, <= 1", "int", "a | b", "list of int"]
     assert shown[-1] == "int >= 0 or null"
+
+
+def test_values_are_shown_as_yaml_has_them() -> None:
+    topology = plugins.Slot("topology", "topologies")
+    written = [None, True, 0.5, "mean", [64, 32], [], {"a": 1}, "torus", {"small_world": {"k": 6}}, ""]
+    given: list[object] = [*written[:4], (64, 32), (), {"a": 1}]
+    given += [topology.choose("torus"), topology.choose({"small_world": {"k": 6}}), ""]
+    assert [yaml_marks.read(plugins.shown(value), str).value for value in given] == written
 
 
 def test_rooms_have_a_singular() -> None:

@@ -12,11 +12,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
+import numpy as np
 import pytest
 from rich.console import Console
 
+from p2pfl import scenario
 from p2pfl.errors import ScenarioError
-from p2pfl.report import live, units
+from p2pfl.report import live, peer_graph, units
 from p2pfl.report.page import write
 
 Row = dict[str, Any]
@@ -282,6 +285,198 @@ def test_peers_of_a_run_that_was_stopped_as_a_whole_are_not_called_stopped(tmp_p
     assert "<b>8</b><span>of 10</span>" in page
 
 
+def crash(folder: Path, peers: int = 6, fallen: tuple[Any, ...] = (0, 1, 2, 3, 4, 5), rounds: int = 0) -> Path:
+    """A run of 10 rounds planned in which some crashed, all of them after so many rounds."""
+    rows = [row for row in learning([*range(peers)], 10) if row["round"] <= rounds or row["peer"] not in fallen]
+    rows = [row for row in rows if row["peer"] != "all"]
+    summed = summary(folder.name, peers, rounds) | {"crashed": list(fallen), "rounds_to_target": None}
+    if not rows:
+        summed = {key: summed[key] for key in ("name", "peers", "rounds", "crashed", "wall_s", "faults", "absent")}
+    leave(folder, rows, ring(peers), summed)
+    text = (folder / "scenario.yaml").read_text()
+    (folder / "scenario.yaml").write_text(re.sub(r"rounds: \d+", "rounds: 10", text))
+    return folder
+
+
+def test_a_run_in_which_everybody_crashed_says_so_wherever_it_is_summed_up(tmp_path: Path) -> None:
+    page = page_of(crash(tmp_path / "crash"))
+    assert '<p class="result">All 6 peers crashed before any had finished a round.</p>' in page
+    assert '<p class="notice">Peers 0, 1, 2, 3, 4 and 5 crashed: the log, below, ends with why' in page
+    assert "<b>0</b><span>of 10, every peer crashed</span>" in page
+    assert "Crashed: 0 (after round 0), 1 (after round 0)," in page
+    assert page.count('<tr class="stopped">') == 6
+    assert "Nobody was absent" not in page
+    page = page_of(crash(tmp_path / "later", rounds=4))
+    assert "6 peers trained for 4 of 10 rounds" in page
+    assert "All of them crashed." in page
+
+
+def test_a_peer_that_crashed_is_told_from_those_that_came_to_the_end(tmp_path: Path) -> None:
+    page = page_of(crash(tmp_path / "one", fallen=(4,), rounds=3))
+    assert "sent by all together. 1 of them crashed.</p>" in page
+    assert "Peer 4 crashed: the log, below, ends with why" in page
+    assert '<tr class="stopped"><td>4 crashed</td><td>3</td>' in page
+    assert '<i class="key-bad"></i>crashed</li>' in page
+    assert "Crashed: 4 (after round 3)." in page
+    assert "Stopped before the end" not in page
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"stopped": True}, "it was stopped"),
+        ({"ended_by": "target"}, "the target was reached"),
+        ({"ended_by": "seconds"}, "its time was up"),
+        ({"ended_by": "bytes"}, "its bytes were spent"),
+        ({"ended_by": "plateau"}, "accuracy rose no more"),
+    ],
+)
+def test_a_run_that_ended_before_its_last_round_says_why(tmp_path: Path, more: Row, why: str) -> None:
+    folder = gossip(tmp_path / "early", rounds=8)
+    summed = json.loads((folder / "summary.json").read_text()) | more
+    del summed["rounds_to_target"]
+    (folder / "summary.json").write_text(json.dumps(summed))
+    assert why not in page_of(folder)
+    text = (folder / "scenario.yaml").read_text()
+    (folder / "scenario.yaml").write_text(text.replace("rounds: 8", "rounds: 40"))
+    page = page_of(folder)
+    assert "8 peers trained for 8 of 40 rounds in 4.0 s" in page
+    assert f"It ended early: {why}.</p>" in page
+    assert f"<b>8</b><span>of 40, {why}</span>" in page
+    assert re.search(r'<p class="notice">This run (was stopped|ended) after 8 rounds of 40[.:]', page)
+
+
+def settled(folder: Path, **more: Any) -> Path:
+    """Give the run a scenario with these keys that can be read as one."""
+    chosen = {"name": folder.name, "seed": 7, "peers": 8, "rounds": 30} | more
+    (folder / "scenario.yaml").write_text(scenario.dump(scenario.read(chosen)))
+    return folder
+
+
+def test_times_are_called_virtual_where_they_are(tmp_path: Path) -> None:
+    folder = settled(gossip(tmp_path / "run"), engine="local")
+    page = page_of(folder)
+    assert not any(words in page for words in ("virtual time", "virtual seconds", ", virtual<", "(virtual)"))
+    assert "<li><span>engine</span> local</li>" in page
+    page = page_of(settled(folder, engine="simulate"))
+    assert "<li><span>engine</span> simulate</li>" in page
+    assert "<b>4.0 s</b><span>43 ms a round, in virtual time</span>" in page
+    assert "Time line of rounds, in virtual time" in titles(page)
+    assert "virtual seconds since round 1 began" in page
+    assert "<td>43 ms, virtual</td>" in page
+    assert "<th>a round (virtual)</th>" in page
+
+
+def test_where_links_change_the_spectral_gap_is_called_a_contraction_over_the_first_rounds(tmp_path: Path) -> None:
+    folder = settled(gossip(tmp_path / "run"), topology="ring")
+    page = page_of(folder)
+    assert "<span>spectral gap 0.195</span>" in page
+    assert "<td><code>spectral_gap</code></td><td>0.195</td>" in page
+    page = page_of(settled(folder, topology="random_matching"))
+    assert "<span>contraction 0.195 a round, over the first 20 rounds</span>" in page
+    assert "<td>0.195, the contraction a round, over the first 20 rounds</td>" in page
+    assert "8 peers, 8 links in all rounds together." in page
+
+
+def test_the_legend_shows_marks_as_they_are_drawn_and_names_the_target(tmp_path: Path) -> None:
+    page = page_of(settled(gossip(tmp_path / "run"), evaluate={"target": 0.92}))
+    assert '<i class="key-other diamond"></i>test set, at the end: 94.1 %</li>' in page
+    assert '<i class="key-muted dotted"></i>target of 92 % reached in round 21</li>' in page
+    assert '<i class="key-other dashed"></i>validation loss</li>' in page
+
+
+def plot(page: str, title: str) -> str:
+    """What stands between the title of a plot and the end of its figure."""
+    return page.split(f"<h2>{title}</h2>")[1].split("</figure>")[0]
+
+
+def words(svg: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]+)</text>", svg)
+
+
+def test_rounds_are_whole_on_the_axis_of_a_short_run(tmp_path: Path) -> None:
+    shown = plot(page_of(gossip(tmp_path / "short", rounds=3)), "Training loss, over rounds")
+    along = shown[shown.index('matplotlib.axis_1"') : shown.index('matplotlib.axis_2"')]
+    assert words(along) == ["0", "1", "2", "3", "round"]
+
+
+@pytest.mark.parametrize(
+    ("distances", "log"),
+    [([0.0, 0.0], False), ([1.2, 1.207], False), ([0.9, 1.3], False), ([0.5, 0.0], False), ([2.0, 0.1], True)]
+    + [([top, 1.0], True) for top in (11.0, 99.0, 310.0, 900.0, 1990.0, 40_000.0)],
+)
+def test_consensus_distance_has_a_log_scale_only_where_it_spans_decades_and_three_ticks_at_least(
+    tmp_path: Path, distances: list[float], log: bool
+) -> None:
+    rows = [row for row in learning([0, 1, 2], 10) if row["peer"] != "all"]
+    rows += [{"peer": "all", "round": 5 * k, "consensus_distance": far} for k, far in enumerate(distances, 1)]
+    page = page_of(leave(tmp_path / "run", rows, ring(3), summary("run", 3, 10)))
+    shown = plot(page, "Consensus distance, over rounds")
+    assert ("from their mean, on a log scale; 0 where" if log else "from their mean; 0 where") in shown
+    assert "falls" not in shown
+    ticks = [float(word) for word in words(shown[shown.index('matplotlib.axis_2"') :])]
+    assert len(ticks) >= 3
+    assert (min(ticks) > 0) == log
+
+
+def test_one_accuracy_for_all_has_no_scale_of_colours_but_words(tmp_path: Path) -> None:
+    page = page_of(star(tmp_path / "star"))
+    accuracy = re.search(r"The hub came to (\d\d\.\d %) test accuracy\.", plot(page, "Peer graph"))
+    assert accuracy is not None
+    assert f"<td>{accuracy[1]}</td>" in page
+    assert not any(word.endswith("%") for word in words(plot(page, "Peer graph")))
+    shown = plot(page_of(gossip(tmp_path / "gossip")), "Peer graph")
+    assert "test" in " ".join(words(shown))
+    assert any(word.endswith("%") for word in words(shown))
+
+
+def test_five_hundred_peers_hide_neither_each_other_nor_are_hidden_by_their_links(tmp_path: Path) -> None:
+    pairs = sorted({(min(i, j), max(i, j)) for i in range(500) for j in ((7 * i + 3) % 500, (i + 31) % 500) if i != j})
+    nodes = [str(i) for i in range(500)]
+    graph: nx.Graph[str] = nx.Graph((str(i), str(j)) for i, j in pairs)
+    places = peer_graph.layout(graph)
+    points = np.array([places[node] for node in nodes])
+    area, outline = peer_graph.dots(points, peer_graph.SIDE_PT)
+    apart = np.linalg.norm(points[:, None] - points[None], axis=2) + 9 * np.eye(500)
+    apart_pt = apart.min(axis=1) * peer_graph.SIDE_PT / np.ptp(points, axis=0).max()
+    assert outline == 0
+    assert 5 < math.sqrt(area) < np.median(apart_pt)
+    assert peer_graph.faintness(len(pairs)) < 0.3
+    assert peer_graph.faintness(12) == 1
+    page = page_of(leave(tmp_path / "many", learning([*range(500)], 2), pairs, summary("many", 500, 2)))
+    assert f"500 peers, {len(pairs):,} links." in page
+
+
+def test_of_many_peers_the_time_line_shows_two_dozen_and_says_which(tmp_path: Path) -> None:
+    def shown(slow: int) -> str:
+        rows = learning([*range(100)], 4)
+        for row in rows:
+            if row["peer"] != "all":
+                row |= {"time_s": row["round"] * (0.5 if row["peer"] < slow else 0.1), "round_s": 0.1, "compute_s": 0.1}
+        page = page_of(leave(tmp_path / f"{slow}", rows, ring(100), summary("slow", 100, 4)))
+        return plot(page, "Time line of rounds")
+
+    said = {
+        0: "24 of 100 peers, evenly chosen: all of these took about as long.",
+        60: "24 of the 60 that took longest, evenly chosen: all of these took about as long.",
+        10: "The 24 of 100 peers that took longest.",
+    }
+    for slow, which in said.items():
+        drawn = shown(slow)
+        assert which in drawn
+        named = [int(word) for word in words(drawn[drawn.index('matplotlib.axis_2"') :])]
+        assert len(named) == 24
+        assert sum(peer < slow for peer in named) == min(slow, 24)
+
+
+def test_every_figure_is_on_the_page_without_scrolling_and_in_print(tmp_path: Path) -> None:
+    page = page_of(gossip(tmp_path / "run"))
+    assert "wide" in page[: page.index("<h2>Figures</h2>")].rpartition("<section")[2]
+    assert "scroll" not in page[page.index("<h2>Figures</h2>") :].split("</section>")[0]
+    printed = page[page.index("@media print") :].split("</style>")[0]
+    assert re.search(r"\.scroll[^{]*\{ max-height: none; overflow: visible", printed)
+
+
 def test_a_straggler_s_rounds_are_marked_in_the_time_line(tmp_path: Path) -> None:
     assert "a round of more than 1.5 times the median" in page_of(gossip(tmp_path / "slow"))
 
@@ -312,6 +507,13 @@ def test_the_command_to_run_it_again_is_quoted_for_a_shell(tmp_path: Path) -> No
     assert "<pre>p2pfl launch &#39;" in page
 
 
+def test_the_command_to_run_it_again_allows_the_plug_ins_that_the_run_has_kept(tmp_path: Path) -> None:
+    folder = gossip(tmp_path / "own")
+    assert "own/scenario.yaml</pre>" in page_of(folder)
+    (folder / "plugins").mkdir()
+    assert "own/scenario.yaml --allow-code</pre>" in page_of(folder)
+
+
 def test_a_run_that_stopped_before_its_first_round_says_so(tmp_path: Path) -> None:
     page = page_of(leave(tmp_path / "none", [], ring(8), None))
     assert "The run stopped before any peer had finished a round." in page
@@ -339,7 +541,7 @@ def test_an_unfinished_run_is_told_from_its_rows(tmp_path: Path) -> None:
     assert "This run did not finish: it left no summary." in page
     assert "1 line of records.jsonl could not be read" in page
     assert re.search(
-        r"8 peers trained for 13 rounds; on average a peer&#39;s model came to \d\d\.\d % accuracy so far", page
+        r"8 peers trained for 13 of 30 rounds; on average a peer&#39;s model came to \d\d\.\d % accuracy so far", page
     )
     assert "stopped before the end" not in page
     assert "Time line of rounds" in titles(page)
@@ -529,3 +731,15 @@ def test_bytes_are_written_in_decimal_units(count: float, text: str) -> None:
 )
 def test_durations_are_written_in_the_unit_that_reads_best(time_s: float, text: str) -> None:
     assert units.duration(time_s) == text
+
+
+def test_the_accuracy_shown_is_of_a_round_that_all_have_come_to_and_never_of_the_test_set() -> None:
+    shown = live.Live(Console(file=io.StringIO(), width=100), "many", ["0", "1"], 9, None)
+    with shown:
+        shown.hear("0", {"round": 1, "round_s": 0.1, "validation_accuracy": 0.4})
+        shown.hear("1", {"round": 1, "round_s": 0.1, "validation_accuracy": 0.6})
+        shown.hear("0", {"round": 2, "round_s": 0.1, "validation_accuracy": 0.9})
+        assert "accuracy 0.500 (0.400-0.600)" in shown.line()
+        shown.hear("1", {"round": 2, "round_s": 0.1, "validation_accuracy": 0.7})
+        shown.hear("1", {"round": 2, "test_accuracy": 0.1})
+        assert "accuracy 0.800 (0.700-0.900)" in shown.line()

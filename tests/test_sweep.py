@@ -203,6 +203,36 @@ def test_a_case_that_fails_is_named_and_tried_again(place: Place) -> None:
     place.assert_left_alone()
 
 
+def test_one_case_of_a_sweep_says_what_became_of_it_and_how_many_of_all_are_finished(tmp_path: Path) -> None:
+    file, out = tmp_path / "sweep.yaml", tmp_path / "out"
+    file.write_text(json.dumps({**TINY, "matrix": {"training.lr": [0.1, 1e30, 0.2], "seed": [7]}}))
+
+    def said(case: int, *arguments: str) -> list[str]:
+        words = ["launch", str(file), "--out", str(out), "--case", str(case), *arguments]
+        return CliRunner().invoke(main, words).stdout.splitlines()[-2:]
+
+    sweep = cases(file)
+    assert sweep is not None
+    first, all_of_it = said(1)
+    assert first == f"case 1 is finished, in {out / 'cases' / sweep.cases[0].folder}"
+    assert all_of_it == f"{out}: 1 of 3 cases are finished, open {out / 'report.html'}"
+    assert said(2)[0].startswith("case 2 failed: peer 0 crashed: ")
+    said(3)
+    again, all_of_it = said(1)
+    assert again == f"case 1 was finished before, in {out / 'cases' / sweep.cases[0].folder}"
+    assert all_of_it == f"{out}: 2 of 3 cases are finished, open {out / 'report.html'}"
+
+
+def test_a_choice_at_the_edge_of_its_grid_is_told_at_the_end_and_on_the_page(tmp_path: Path) -> None:
+    file, out = tmp_path / "sweep.yaml", tmp_path / "out"
+    tune = {"training.lr": [1e-9, 0.1], "model": [{"mlp": {"hidden": [8]}}]}
+    file.write_text(json.dumps({**TINY, "tune": tune}))
+    said = CliRunner().invoke(main, ["launch", str(file), "--out", str(out)]).stdout
+    edge = "At the edge of what was tried: training.lr=0.1 (the largest). Try further values."
+    assert edge in said.splitlines()
+    assert f"<p>{edge}</p>" in (out / "report.html").read_text()
+
+
 def test_ctrl_c_stops_the_cases_that_run_and_keeps_those_that_are_finished(place: Place) -> None:
     write(place, matrix={"engine": ["simulate", "local"], "rounds": [2, 1_000_000], "seed": [1]})
     running = start(place, "--jobs", "3")
@@ -265,13 +295,13 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a model that cannot be made": (
         {"matrix": {"model": ["mlp", {"mlp": {"hidden": [10**12]}}]}},
         {},
-        r"model.mlp cannot be made.*\(matrix.model.1.mlp\)",
+        r"^in case 2 \(model=mlp-hidden=1000000000000\) .*model.mlp cannot be made.*\(matrix.model.1.mlp\)",
     ),
     "more peers than examples": ({"matrix": {"peers": [2, 2000]}}, {}, "too few for 2000 peers"),
     "nothing to choose on": (
         {"tune": {"training.lr": [0.1]}, "data": {"digits": {"validation": 0.0}}},
         {},
-        r"tune chooses on the validation split, which is empty \(data.digits\): .*validation=0.1",
+        r"^tune chooses on the validation split, which is empty \(data.digits\): .*validation=0.1",
     ),
 }
 

@@ -145,6 +145,19 @@ def test_every_number_of_peers_is_drawn(spec: str, peers: str) -> None:
     assert ("round 4" in svg) == (spec in ("random_matching", "one_peer_exponential"))
 
 
+def test_a_picture_of_changing_links_says_what_its_parts_show_and_one_of_a_file_which_file() -> None:
+    Path("meetings.csv").write_text("round,u,v\n1,0,1\n1,1,2\n2,0,2\n2,1,2\n")
+    assert topology("meetings.csv", "--rounds", "2", "--out", "x.svg").exit_code == 0
+    svg = Path("x.svg").read_text()
+    assert all(f">{text}</text>" in svg for text in ("meetings.csv", "all rounds together", "round 1", "round 2"))
+    assert ">schedule<" not in svg
+    assert "The large graph has the links of all rounds" in svg
+    Path("lab.csv").write_text("u,v\n0,1\n1,2\n")
+    assert topology("{file: lab.csv}", "--out", "x.svg").exit_code == 0
+    assert ">lab.csv</text>" in Path("x.svg").read_text()
+    assert "all rounds" not in Path("x.svg").read_text()
+
+
 def test_a_picture_is_not_empty_and_names_every_peer() -> None:
     assert topology("ring", "--peers", "9", "--out", "x.png").exit_code == 0
     pixels = image.imread("x.png")

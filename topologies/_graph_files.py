@@ -6,7 +6,8 @@ Source: Brandes et al. 2002, "GraphML Progress Report" (read by networkx), and n
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.parsers import expat
@@ -19,6 +20,7 @@ from p2pfl.plugins import brief
 from ._lines import content, lines, peer, refusal, table
 
 MOST_NAMED = 8
+IN_RANGE = "weights are above 0 and at most 1"
 
 
 def read(path: Path) -> nx.Graph[PeerId]:
@@ -53,30 +55,47 @@ def of_exactly(found: nx.Graph[PeerId], nodes: Sequence[PeerId], source: object)
     return ordered
 
 
-def add_link(graph: nx.Graph[PeerId], where: str, ends: Sequence[str], weight: Any = None) -> None:
-    """Add what a line says. Raises ScenarioError: a link joins two peers, stands once, and has a weight in (0, 1]."""
+def add_link(
+    graph: nx.Graph[PeerId], where: str, ends: Sequence[str], weight: Any = None, large: str = IN_RANGE
+) -> None:
+    """Add what a line says. Raises ScenarioError: a link joins two peers, stands once, and has a weight in (0, 1].
+
+    `large` is the remedy for a weight that is larger.
+    """
     i, j = (peer(end, where) for end in ends)
     if i == j:
         raise refusal(f"{where} links {peer_name(i)} to itself", "take the line out")
     if graph.has_edge(i, j):
         raise refusal(f"{where} links {peer_name(i)} and {peer_name(j)} again", "name each link once, in one direction")
-    graph.add_edge(i, j, **({} if weight is None else {"weight": _weight(weight, where)}))
+    graph.add_edge(i, j, **({} if weight is None else {"weight": _weight(weight, where, large)}))
 
 
-def _weight(given: Any, where: str) -> float:
-    try:
-        weight = float("nan" if isinstance(given, bool) else given)
-    except (TypeError, ValueError):
-        weight = float("nan")
+def _weight(given: Any, where: str, large: str) -> float:
+    weight = _number(given)
     if not 0 < weight <= 1:
-        raise refusal(f"{where} has the weight {brief(given)}", "weights are above 0 and at most 1")
+        raise refusal(f"{where} has the weight {brief(given)}", large if 1 < weight < math.inf else IN_RANGE)
     return weight
+
+
+def _number(given: Any) -> float:
+    try:
+        return float("nan" if isinstance(given, bool) else given)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _scaled(weights: Iterable[Any], part: str) -> str:
+    """The remedy for weights above 1, which are those of a `part` of the file: their order is kept by a division."""
+    largest = max((weight for weight in map(_number, weights) if math.isfinite(weight)), default=1.0)
+    return f"{IN_RANGE}, so divide all of them by the largest, {largest:.12g}, or remove the {part}"
 
 
 def _edge_list(raw: bytes, source: str) -> nx.Graph[PeerId]:
     graph: nx.Graph[PeerId] = nx.Graph()
-    for where, fields in table(raw, source, ("u", "v")):
-        add_link(graph, where, fields[:2], *fields[2:])
+    rows = table(raw, source, ("u", "v"))
+    large = _scaled((weight for _, fields in rows for weight in fields[2:]), "third column")
+    for where, (u, v, *weight) in rows:
+        add_link(graph, where, (u, v), weight[0] if weight else None, large)
     return graph
 
 
@@ -112,8 +131,10 @@ def _graphml(raw: bytes, source: str) -> nx.Graph[PeerId]:
     graph: nx.Graph[PeerId] = nx.Graph()
     graph.add_nodes_from(peer(name, source) for name in made)
     usual = made.graph.get("edge_default", {}).get("weight")
-    for u, v, attributes in made.edges(data=True):
-        add_link(graph, source, (u, v), attributes.get("weight", usual))
+    links = list(made.edges(data="weight", default=usual))
+    large = _scaled((weight for _, _, weight in links), "attribute 'weight'")
+    for u, v, weight in links:
+        add_link(graph, source, (u, v), weight, large)
     return graph
 
 

@@ -17,6 +17,13 @@ NETWORKX_DATA = re.compile(r"\{'weight': ([^,}]*)\}$|,?\s*\{\}$")
 NUMBER = re.compile("[-+.]?[0-9]")
 """How no column is called: a first row that has one is a link, if of somebody who is no peer."""
 
+ENDS = {
+    *("u", "v", "i", "j", "source", "target", "src", "dst", "from", "to", "start", "end", "head", "tail"),
+    *("node", "node_a", "node_b", "node1", "node2", "peer", "peer_a", "peer_b", "peer1", "peer2", "vertex"),
+    *("round", "weight"),
+}
+"""How columns are called: a first row without any of them is a link too."""
+
 Line = tuple[str, list[str]]
 """Where it stands, as `lab.csv:3`, and its fields."""
 
@@ -58,7 +65,10 @@ def table(raw: bytes, source: str, columns: Sequence[str]) -> list[Line]:
     """The rows of a table whose last column, `weight`, may be left out. Raises ScenarioError."""
     rows, most = list(lines(raw, source)), (*columns, "weight")
     if rows and not any(map(NUMBER.match, rows[0][1])) and "hub" not in rows[0][1]:
-        _check_header(*rows.pop(0), most)
+        where, names = rows.pop(0)
+        if ENDS.isdisjoint(name.lower() for name in names):
+            raise _nobody(names[0], where, f"; columns are {','.join(most)}")
+        _check_header(where, names, most)
     for where, fields in rows:
         if not len(columns) <= len(fields) <= len(most):
             had = f"{len(fields)} column{'s' if len(fields) > 1 else ''}"
@@ -83,5 +93,9 @@ def is_peer(name: str) -> bool:
 def peer(name: str, where: str) -> PeerId:
     """The peer of this name. Raises ScenarioError when no peer is called so."""
     if not is_peer(name):
-        raise refusal(f"{where} names {brief(name)}, which no peer is called", "peers are 0, 1, 2, ... and hub")
+        raise _nobody(name, where)
     return HUB if name == "hub" else int(name)
+
+
+def _nobody(name: str, where: str, further: str = "") -> ScenarioError:
+    return refusal(f"{where} names {brief(name)}, which no peer is called", f"peers are 0, 1, 2, ... and hub{further}")

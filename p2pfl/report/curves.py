@@ -12,12 +12,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from p2pfl.report.ending import settings
 from p2pfl.report.folder import Floats, Run, last, series
 from p2pfl.report.svg import SHADES, Picture, canvas, inline
-from p2pfl.report.units import number, numbers, size_unit
+from p2pfl.report.units import number, numbers, share, size_unit
 
 Curve = tuple[Floats, Floats]
 
+SPAN = 10
+"""Distances that differ by such a factor are drawn on a log scale."""
+FEW_DECADES = 2000
+"""Within such a factor there may be but two powers of ten, or none."""
 MOST_LINES = 100
 """Beyond so many peers the thin lines are a fair choice of them: more would only be a blur."""
 
@@ -35,6 +40,8 @@ class Curves:
     end: float | None = None
     target: float | None = None
     """The round in which the target was reached."""
+    aim: float | None = None
+    """The target, where the scenario could be read."""
 
 
 def pictures(run: Run) -> list[Picture]:
@@ -97,7 +104,9 @@ def accuracy(run: Run) -> Curves | None:
         bold, who = each["hub"], "the hub"
     target = number(run.summary.get("rounds_to_target"))
     target = target if target is not None and 0 < target <= bold[0][-1] else None
-    return Curves("accuracy", f"accuracy on the {on} set", each, bold, who, end=end, target=target)
+    known = settings(run)
+    aim = known.evaluate.target if known is not None else None
+    return Curves("accuracy", f"accuracy on the {on} set", each, bold, who, end=end, target=target, aim=aim)
 
 
 def loss(run: Run) -> Curves | None:
@@ -129,7 +138,7 @@ def _over(run: Run, curves: Curves, sent: Curve | None) -> Picture:
     axes.plot(x, y, color=SHADES["mean"], linewidth=2.2, marker=_marker(x), markersize=4)
     if curves.end is not None and x.size:
         axes.plot(x[-1:], [curves.end], "D", color=SHADES["other"], markersize=6, clip_on=False, zorder=5)
-    _scale(axes, curves)
+    _scale(axes, curves, whole=sent is None)
     if curves.target is not None:
         reached = along((np.array([curves.target]), np.zeros(1)))[0][0]
         axes.axvline(reached, color=SHADES["muted"], linestyle=(0, (1, 2)))
@@ -156,11 +165,12 @@ def _keys(curves: Curves, shown: list[str]) -> tuple[tuple[str, str], ...]:
     keys = [("peer", thin_lines)] if shown else []
     keys.append(("mean", curves.bold_is if shown or curves.bold_is == "the hub" else f"peer {next(iter(curves.each))}"))
     if curves.dashed is not None:
-        keys.append(("other", "validation loss"))
+        keys.append(("other dashed", "validation loss"))
     if curves.end is not None:
-        keys.append(("other", "test set, at the end"))
+        keys.append(("other diamond", f"test set, at the end: {share(curves.end)}"))
     if curves.target is not None:
-        keys.append(("muted", f"target reached in round {curves.target:.0f}"))
+        aim = f"target of {100 * curves.aim:.4g} %" if curves.aim is not None else "target"
+        keys.append(("muted dotted", f"{aim} reached in round {curves.target:.0f}"))
     return tuple(keys)
 
 
@@ -172,22 +182,22 @@ def thin(x: Floats, y: Floats, most: int = 500) -> Curve:
     return x[kept], y[kept]
 
 
-def _scale(axes: Axes, curves: Curves) -> None:
+def _scale(axes: Axes, curves: Curves, whole: bool) -> None:
     """Loss that spans decades is drawn in decades; rounds are whole; bytes start at nothing."""
     figures = np.concatenate([curves.bold[1], *(y for _, y in curves.each.values())])
     if curves.name == "loss" and figures.min() > 0 and figures.max() > 30 * figures.min():
         decades(axes)
     if curves.name == "accuracy":
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
-    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10], integer=whole))
     axes.set_xlim(left=0)
 
 
 def decades(axes: Axes) -> None:
-    """A log scale labelled as `0.01`: text here is never parsed as mathematics."""
+    """A log scale labelled as `0.01`, in three places at least: text here is never parsed as mathematics."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < FEW_DECADES * low else (1.0,)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -195,14 +205,17 @@ def decades(axes: Axes) -> None:
 def _consensus(rounds_R: Floats, distance_R: Floats) -> Picture:
     figure, axes = canvas(560, 390)
     x, y = thin(rounds_R, distance_R)
-    if spans := bool((y > 0).any()):
-        x, y = x[y > 0], y[y > 0]
+    spans = bool(y.min() > 0 and y.max() >= SPAN * y.min())
     axes.plot(x, y, color=SHADES["mean"], linewidth=2.2, marker=_marker(x), markersize=4)
     if spans:
         decades(axes)
+    else:
+        axes.set_ylim(0, 1.1 * y.max() if y.max() > 0 else 1)
+        axes.yaxis.set_major_locator(MaxNLocator(6, min_n_ticks=3))
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.set_xlim(left=0)
     axes.set_xlabel("round")
     title = "Consensus distance, over rounds"
-    caption = "How far the peers' models are from their mean (log scale). It falls as they agree."
+    scale = ", on a log scale" if spans else ""
+    caption = f"How far the peers' models are from their mean{scale}; 0 where all have the same."
     return Picture("consensus", title, inline(figure, "consensus", title), caption=caption)

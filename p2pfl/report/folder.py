@@ -112,6 +112,13 @@ def last_round(run: Run, peer: str) -> int:
     return int(rows[-1]["round"]) if rows else 0
 
 
+def crashed(run: Run) -> tuple[str, ...]:
+    """Whose process or flow failed, as the summary says."""
+    told = run.summary.get("crashed")
+    found = {peer for peer in map(peer_label, told if isinstance(told, list) else []) if peer is not None}
+    return tuple(sorted(found, key=peer_order))
+
+
 def absences(run: Run) -> dict[str, list[int]]:
     """The rounds in which somebody missed a peer, by peer."""
     missed: dict[str, set[int]] = {}
@@ -124,12 +131,12 @@ def absences(run: Run) -> dict[str, list[int]]:
 
 
 def lost(run: Run) -> dict[str, int]:
-    """Who did not come to the end, and its last round: missed after its own last word, or silent at the end.
+    """Who did not come to the end, and its last round: crashed, missed after its own last word, or silent at the end.
 
     In a star a peer that is not chosen is silent too, so there only being missed counts; nor is anybody
     silent at the end of a run that was stopped, which is one that nobody tested.
     """
-    missed = absences(run)
+    missed, failed = absences(run), crashed(run)
     ended = {peer: last_round(run, peer) for peer in run.peers}
     end = max(ended.values(), default=0)
     tested = any("test_accuracy" in rows[-1] for rows in run.rows.values() if rows[-1]["round"] == end)
@@ -137,7 +144,7 @@ def lost(run: Run) -> dict[str, int]:
     return {
         peer: round_
         for peer, round_ in ended.items()
-        if max(missed.get(peer, [0])) > round_ or (silent_is_lost and round_ < end)
+        if peer in failed or max(missed.get(peer, [0])) > round_ or (silent_is_lost and round_ < end)
     }
 
 

@@ -23,7 +23,17 @@ from p2pfl.errors import ScenarioError
 from p2pfl.messages import PeerId, peer_name
 from p2pfl.mixing import metropolis
 from p2pfl.report.graph_figures import Figures, Seen
-from p2pfl.report.peer_graph import MOST_LABELS, MOST_VECTORS, Places, circle, label, layout, soft_viridis
+from p2pfl.report.peer_graph import (
+    MOST_LABELS,
+    MOST_VECTORS,
+    Places,
+    circle,
+    dots,
+    faintness,
+    label,
+    layout,
+    soft_viridis,
+)
 from p2pfl.report.svg import SHADES, style
 from p2pfl.report.units import peer_order
 
@@ -32,6 +42,8 @@ UNDATED: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf
 ROUNDS_SHOWN = 6
 MOST_SHADES = 8
 """Of so many different degrees the legend names the colour."""
+SIDE_PT = 330.0
+"""How wide and high the peers of the large graph are together; a small one has as much of it as it is smaller."""
 WIDTH_IN, HEIGHT_IN, ROUND_IN, HEAD_IN, FOOT_IN = 6.6, 5.6, 2.8, 0.95, 0.4
 
 
@@ -70,7 +82,10 @@ def picture(seen: Seen, rows: Figures) -> Figure:
     graphs = [seen.graph, *rounds]
     look = _look(seen, graphs)
     box = (0.02, FOOT_IN / height_in, (WIDTH_IN - 1.0) / width_in, HEIGHT_IN / height_in)
-    _panel(figure.add_axes(box), seen.graph, look, 1.0)
+    whole = figure.add_axes(box)
+    _panel(whole, seen.graph, look, 1.0)
+    if rounds:
+        whole.set_title("all rounds together", color=SHADES["muted"], fontsize=9, y=0.97)
     tall = HEIGHT_IN / 2 / height_in
     for number, drawn in enumerate(rounds, 1):
         across, down = (number - 1) % columns, (number - 1) // columns
@@ -107,14 +122,16 @@ def _panel(axes: Axes, graph: nx.Graph[PeerId], look: Look, scale: float) -> Non
     segments = [(look.places[peer_name(i)], look.places[peer_name(j)]) for i, j in graph.edges]
     widths = [scale**0.5 * crowd**0.5 * (0.3 + 1.9 * weights[i][j] / look.widest) for i, j in graph.edges]
     lines = LineCollection(segments, linewidths=widths, colors=SHADES["muted"], zorder=1)
-    lines.set_alpha(max(0.2, 0.8 * crowd**0.4))
+    lines.set_alpha(0.8 * faintness(len(segments)))
     lines.set_rasterized(len(segments) > MOST_VECTORS)
     axes.add_collection(lines)
     peers = list(graph)
     points = np.array([look.places[peer_name(peer)] for peer in peers])
     colours = [look.colours[graph.degree[peer]] for peer in peers]
-    area = scale * min(400.0, max(9.0, 8_000 / len(peers)))
-    axes.scatter(points[:, 0], points[:, 1], s=area, c=colours, edgecolors=SHADES["card"], linewidths=1.5, zorder=2)
+    area, outline = dots(points, SIDE_PT * scale)
+    area *= scale if outline else 1.0
+    edge = 0.75 * outline
+    axes.scatter(points[:, 0], points[:, 1], s=area, c=colours, edgecolors=SHADES["card"], linewidths=edge, zorder=2)
     if len(peers) <= MOST_LABELS * scale:
         for peer, place, colour in zip(peers, points, colours, strict=True):
             label(axes, peer_name(peer), place, colour, (9.0 if len(peers) <= 26 * scale else 7.0) * scale**0.3)
@@ -148,4 +165,6 @@ def _words(figure: Figure, seen: Seen, rows: Figures, look: Look) -> None:
     said = textwrap.fill(" · ".join(f"{name} {value}" for name, value in rows), round(width_in * 15))
     figure.text(left, 1 - 0.48 / height_in, said, fontsize=9, color=SHADES["muted"], va="top", linespacing=1.4)
     note = f"A link is as wide as its Metropolis weight (at most {look.widest:.3g})."
+    if seen.rounds:
+        note += " The large graph has the links of all rounds; each small one those of its round."
     figure.text(left, 0.16 / height_in, note, fontsize=8, color=SHADES["muted"])

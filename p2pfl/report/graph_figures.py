@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -28,6 +29,7 @@ class Seen:
     """A peer graph that is looked at; where links change from round to round it is their union, beside `rounds`."""
 
     name: str
+    """The family's, or the file's that it was read from."""
     graph: nx.Graph[PeerId]
     rounds: tuple[nx.Graph[PeerId], ...] = ()
     """The graphs of the first rounds; none where all rounds have the same."""
@@ -44,7 +46,8 @@ def look(choice: Choice, peers: int | None, seed: int, rounds: int) -> Seen:
     graph: nx.Graph[PeerId] = family.graph(nodes, seeds)
     count = rounds if hasattr(family, "graph_in") else 0
     drawn = tuple(family.graph_in(nodes, seeds, r) for r in range(1, count + 1))
-    return Seen(choice.name, graph, drawn, getattr(family, "circular", False))
+    files = [part.name for option in fields(family) if isinstance(part := getattr(family, option.name), Path)]
+    return Seen(files[0] if files else choice.name, graph, drawn, getattr(family, "circular", False))
 
 
 def figures(seen: Seen) -> Figures:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from p2pfl.report.curves import sent_by_round
-from p2pfl.report.folder import Run, absences, last, last_round, lost, series
-from p2pfl.report.units import count, duration, number, numbers, plain, share, size
+from p2pfl.report.ending import looked_at, planned, reason, rounds, virtual
+from p2pfl.report.folder import Run, absences, crashed, last, last_round, lost, series
+from p2pfl.report.units import count, duration, flat, humane, number, numbers, plain, share, size
 
 SUMMED = {"accuracy": "test accuracy", "validation_accuracy": "validation accuracy"}
 """The accuracies of summary.json; the second is there where the test set is not read."""
-CHIPS = ("algorithm", "topology", "data", "partition", "model", "sketch", "aggregator")
+CHIPS = ("algorithm", "topology", "data", "partition", "model", "sketch", "aggregator", "engine")
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,35 @@ def sentence(run: Run) -> str:
     members = sum(peer != "hub" for peer in run.peers)
     peers = int(number(run.summary.get("peers")) or members)
     who = count(peers, "peer") + (" and a hub" if "hub" in run.peers else "")
-    rounds = max((last_round(run, peer) for peer in run.peers), default=0)
-    if not rounds and not run.finished:
+    gone, wall_s = crashed(run), number(run.summary.get("wall_s"))
+    if not rounds(run) and gone:
+        some = "All" if len(gone) >= len(run.peers) else f"{len(gone):,} of"
+        return f"{some} {who} crashed before any had finished a round."
+    if not rounds(run):
         return "The run stopped before any peer had finished a round."
-    rounds = rounds or int(number(run.summary.get("rounds")) or 0)
-    wall_s = number(run.summary.get("wall_s"))
-    text = f"{who} trained for {count(rounds, 'round')}"
+    text = f"{who} trained for {_rounds(run)}"
     text += f" in {duration(wall_s)}" if wall_s is not None else ""
     found, sent = accuracies(run), _sent(run)
     if "mean" in found:
         whose = "the hub's model came to" if "hub" in run.peers else "on average a peer's model came to"
         text += f"; {whose} {share(found['mean'])} accuracy{'' if run.finished else ' so far'}"
-    return text + (f", for {size(sent)} sent by all together." if sent else ".")
+    text += f", for {size(sent)} sent by all together." if sent else "."
+    if gone:
+        return f"{text} {'All' if len(gone) >= len(run.peers) else f'{len(gone):,}'} of them crashed."
+    return f"{text} It ended early: {reason(run)}." if reason(run) else text
+
+
+def _rounds(run: Run) -> str:
+    """`30 rounds`, or `13 of 30 rounds`."""
+    done, all_ = rounds(run), planned(run)
+    return count(done, "round") if done == all_ else f"{done:,} of {count(all_, 'round')}"
+
+
+def figures(run: Run) -> list[tuple[str, str]]:
+    """The figures of summary.json, flattened, in units for people."""
+    notes = {"spectral_gap": f", the contraction a round, over {_first(run)}"} if looked_at(run) else {}
+    notes |= {"round_s.median": ", virtual", "round_s.p95": ", virtual"} if virtual(run) else {}
+    return [(path, humane(path, value) + notes.get(path, "")) for path, value in flat(run.summary)]
 
 
 def tiles(run: Run) -> list[Tile]:
@@ -92,19 +110,24 @@ def _learned(run: Run) -> Iterator[Tile]:
         yield Tile(where, share(found["mean"]), beside or ("the hub's model" if "hub" in run.peers else ""))
     if "consensus_model" in found and "hub" not in run.peers:
         yield Tile("consensus model", share(found["consensus_model"]), "the models' mean")
-    rounds = max((last_round(run, peer) for peer in run.peers), default=0)
-    planned, target = number(summary.get("rounds")), number(summary.get("rounds_to_target"))
+    target = number(summary.get("rounds_to_target"))
     reached = f"target reached in round {target:.0f}" if target is not None else ""
-    cut = f"of {planned:,.0f}" if planned is not None and planned > rounds else ""
-    yield Tile("rounds", f"{rounds:,}", reached or cut)
+    cut = f"of {planned(run):,}" if planned(run) > rounds(run) else ""
+    why = "" if reached and summary.get("ended_by") == "target" else reason(run)
+    yield Tile("rounds", f"{rounds(run):,}", ", ".join(filter(None, (cut, why, reached))))
     distance = number(summary.get("consensus_distance"))
     if distance is not None:
         gap = number(summary.get("spectral_gap"))
-        yield Tile("consensus distance", plain(distance), f"spectral gap {plain(gap)}" if gap is not None else "")
+        mixes = f"contraction {{}} a round, over {_first(run)}" if looked_at(run) else "spectral gap {}"
+        yield Tile("consensus distance", plain(distance), mixes.format(plain(gap)) if gap is not None else "")
     privacy = summary.get("privacy")
     epsilon = numbers(privacy.get("epsilon")).get("max") if isinstance(privacy, Mapping) else None
     if isinstance(privacy, Mapping) and epsilon is not None:
         yield Tile("epsilon", plain(epsilon), f"δ {privacy.get('delta', '?')}, a {privacy.get('unit', '?')}")
+
+
+def _first(run: Run) -> str:
+    return f"the first {count(looked_at(run), 'round')}"
 
 
 def _paid(run: Run) -> Iterator[Tile]:
@@ -115,7 +138,10 @@ def _paid(run: Run) -> Iterator[Tile]:
     median_s = numbers(summary.get("round_s")).get("median")
     wall_s = number(summary.get("wall_s"))
     if wall_s is not None:
-        yield Tile("wall time", duration(wall_s), f"{duration(median_s)} a round" if median_s is not None else "")
+        each_round = (
+            f"{duration(median_s)} a round{', in virtual time' if virtual(run) else ''}" if median_s is not None else ""
+        )
+        yield Tile("wall time", duration(wall_s), each_round)
     memory = numbers(summary.get("peer_memory_mb"))
     if "median" in memory:
         most = f"at most {size(memory['max'] * 1e6)}" if "max" in memory else ""
@@ -131,11 +157,12 @@ def _sent(run: Run) -> float | None:
 def lines(run: Run) -> list[Line]:
     """Each peer's last word."""
     missed = numbers(run.summary.get("absent")) or {peer: len(rounds) for peer, rounds in absences(run).items()}
-    faults, gone = numbers(run.summary.get("faults")), lost(run)
-    return [_line(run, peer, missed.get(peer, 0), faults.get(peer, 0), peer in gone) for peer in run.peers]
+    faults = numbers(run.summary.get("faults"))
+    states = dict.fromkeys(lost(run), "stopped") | dict.fromkeys(crashed(run), "crashed")
+    return [_line(run, peer, missed.get(peer, 0), faults.get(peer, 0), states.get(peer, "")) for peer in run.peers]
 
 
-def _line(run: Run, peer: str, missed: float, faults: float, gone: bool) -> Line:
+def _line(run: Run, peer: str, missed: float, faults: float, state: str) -> Line:
     loss, sent = last(run, peer, "loss", "validation_loss"), last(run, peer, "sent_bytes")
     accuracy = last(run, peer, "test_accuracy", "validation_accuracy")
     _, round_s = series(run.rows.get(peer, ()), "round_s")
@@ -148,16 +175,24 @@ def _line(run: Run, peer: str, missed: float, faults: float, gone: bool) -> Line
         round_time=duration(float(np.median(round_s))) if round_s.size else "",
         absent=plain(missed) if missed else "",
         faults=plain(faults) if faults else "",
-        state="stopped" if gone else "",
+        state=state,
     )
 
 
 def troubles(run: Run) -> str:
-    """Who stopped, was missed or broke a rule, in a sentence or two."""
+    """Who crashed, stopped, was missed or broke a rule, in a sentence or two."""
     table = lines(run)
-    stopped = [f"{line.peer} (after round {line.rounds})" for line in table if line.state]
+    failed, stopped = (
+        [f"{line.peer} (after round {line.rounds})" for line in table if line.state == state]
+        for state in ("crashed", "stopped")
+    )
     missed = [f"{line.peer} ({line.absent})" for line in table if line.absent]
     blamed = [f"{line.peer} ({line.faults})" for line in table if line.faults]
-    told = (("Stopped before the end: ", stopped), ("Absent from exchanges: ", missed), ("Faults: ", blamed))
+    told = (
+        ("Crashed: ", failed),
+        ("Stopped before the end: ", stopped),
+        ("Absent from exchanges: ", missed),
+        ("Faults: ", blamed),
+    )
     said = " ".join(f"{start}{', '.join(who[:20])}{', …' if len(who) > 20 else ''}." for start, who in told if who)
     return said or "Nobody was absent, and nobody broke a rule."

@@ -7,6 +7,7 @@ and never more than a twenty-fifth of the time.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
@@ -38,9 +39,14 @@ class Progress:
 
     name: str
     round: int = 0
-    evaluated: int = 0
+    accuracies: dict[int, float] = field(default_factory=dict)  # by round
     figures: dict[str, float] = field(default_factory=dict)
     """`loss`, `accuracy`, `sent_bytes`, `compute_s`: each as last heard."""
+
+    @property
+    def evaluated(self) -> int:
+        """The last round in which it was evaluated; 0 before."""
+        return max(self.accuracies, default=0)
 
 
 class Live:
@@ -134,13 +140,20 @@ class Live:
 
     def _figures(self) -> list[str]:
         losses = [peer.figures["loss"] for peer in self.peers.values() if "loss" in peer.figures]
-        found = [peer.figures["accuracy"] for peer in self._voices() if "accuracy" in peer.figures]
+        found = self._accuracies()
         sent = sum(peer.figures.get("sent_bytes", 0.0) for peer in self.peers.values())
         said = [f"loss {sum(losses) / len(losses):.3g}"] if losses else []
         if found:
             low, high = f"{min(found):.3f}", f"{max(found):.3f}"
             said.append(f"accuracy {sum(found) / len(found):.3f}" + (f" ({low}-{high})" if low != high else ""))
         return [*said, f"{size(sent)} sent"] if sent else said
+
+    def _accuracies(self) -> list[float]:
+        """Of the latest round that as many were evaluated in as in any: not of who happens to be ahead."""
+        voices = self._voices()
+        counts = Counter(round_ for peer in voices for round_ in peer.accuracies)
+        latest = max((round_ for round_, count in counts.items() if count == max(counts.values())), default=0)
+        return [peer.accuracies[latest] for peer in voices if latest in peer.accuracies]
 
     def _stragglers(self) -> list[str]:
         spans = {peer.name: peer.figures["compute_s"] for peer in self.peers.values() if "compute_s" in peer.figures}
@@ -195,10 +208,11 @@ def _take(peer: Progress, row: Mapping[str, Any]) -> bool:
     for key in ("loss", "sent_bytes", "compute_s"):
         if (figure := number(row.get(key))) is not None:
             peer.figures[key] = figure
-    accuracy = number(row.get("validation_accuracy", row.get("test_accuracy")))
+    of_its_round = "validation_accuracy" in row or "round_s" in row  # else the test set was read afterwards
+    accuracy = number(row.get("validation_accuracy", row.get("test_accuracy"))) if of_its_round else None
     if accuracy is None:
         return False
-    peer.figures["accuracy"], peer.evaluated = accuracy, peer.round
+    peer.figures["accuracy"] = peer.accuracies[peer.round] = accuracy
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from p2pfl.messages import peer_name
@@ -26,9 +26,9 @@ def watching(settings: Scenario, screen: Screen | None) -> Iterator[Screen]:
     from p2pfl.report.live import Live
 
     peers = [peer_name(peer) for peer in settings.algorithm.value.roles(settings.peers)]
-    console = Console()
-    with Live(console, settings.name, peers, settings.rounds, settings.evaluate.target) as live:
-        yield Screen(lambda row: live.hear(str(row["peer"]), row), live.note)
+    live = Live(Console(), settings.name, peers, settings.rounds, settings.evaluate.target)
+    with ExitStack() as shown:
+        yield Screen(lambda row: live.hear(str(row["peer"]), row), live.note, lambda: shown.enter_context(live))
 
 
 @contextmanager

@@ -9,10 +9,11 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from p2pfl.report import curves, headline, peer_graph, strips
+from p2pfl.own_code import FOLDER
+from p2pfl.report import curves, ending, headline, peer_graph, strips
 from p2pfl.report.folder import Run, read
 from p2pfl.report.svg import SHADES, style
-from p2pfl.report.units import flat, humane, size
+from p2pfl.report.units import humane, size
 
 MOST_LINKS = 500
 """How many links the table of links lists."""
@@ -40,14 +41,22 @@ def render(run: Run) -> str:
         peers=headline.lines(run),
         troubles=headline.troubles(run),
         pictures=[(picture, Markup(picture.svg)) for picture in pictures],
-        lone=(sum(not picture.wide for picture in pictures) + bool(run.summary)) % 2 == 0,
+        lone=sum(not picture.wide for picture in pictures) % 2 == 1,
+        notices=ending.notices(run),
+        virtual=ending.virtual(run),
         roles=list(SHADES),
-        figures=[(path, humane(path, value)) for path, value in flat(run.summary)],
+        figures=headline.figures(run),
         attacks=_attacks(run),
         links=_links(run),
         environment=json.dumps(run.environment, indent=2, ensure_ascii=False) if run.environment else "",
-        again=shlex.join(["p2pfl", "launch", str(run.folder / "scenario.yaml")]),
+        again=_again(run),
     )
+
+
+def _again(run: Run) -> str:
+    """The command that runs it once more; with plug-ins of one's own beside the scenario it has to allow them."""
+    allowed = ["--allow-code"] if (run.folder / FOLDER).is_dir() else []
+    return shlex.join(["p2pfl", "launch", str(run.folder / "scenario.yaml"), *allowed])
 
 
 def _attacks(run: Run) -> tuple[list[str], list[list[str]]]:

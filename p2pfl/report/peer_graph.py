@@ -14,14 +14,20 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_r
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.typing import ColorType
+from scipy.spatial import KDTree  # type: ignore[import-untyped]
 
-from p2pfl.report.folder import Floats, Run, absences, last, lost
+from p2pfl.report.ending import looked_at
+from p2pfl.report.folder import Floats, Run, absences, crashed, last, lost
 from p2pfl.report.svg import SHADES, Picture, inline
 from p2pfl.report.units import count, peer_order, share, size
 
 MOST_LABELS = 60
 MOST_FORCES = 400
-"""Beyond so many peers a layout by forces takes seconds, and shows nothing that a circle does not."""
+"""Beyond so many peers a layout by forces takes seconds, and shows nothing that an even one does not."""
+MOST_AROUND = 150
+"""Beyond so many, peers around a circle would hide each other: they fill a disc."""
+SIDE_PT = 220.0
+"""How wide and high the peers of the picture are together."""
 MOST_VECTORS = 1500
 """Beyond so many links they are drawn as one image."""
 
@@ -52,15 +58,15 @@ def layout(graph: nx.Graph[str]) -> Places:
     members = sorted((peer for peer in graph if peer != "hub"), key=peer_order)
     degrees = {graph.degree(peer) for peer in graph}
     if "hub" in graph:
-        return {"hub": np.zeros(2), **circle(members)}
+        return {"hub": np.zeros(2), **_around(members)}
     if degrees == {2} and nx.is_connected(graph):
         return circle([edge[0] for edge in nx.find_cycle(graph, members[0])])
     complete = len(degrees) == 1 and degrees.pop() == len(members) - 1
     if complete or len(members) > MOST_FORCES or not graph.number_of_edges():
-        return circle(members)
+        return _around(members)
     hubs = [peer for peer in members if graph.degree(peer) == len(members) - 1]
     if len(hubs) == 1 and graph.number_of_edges() == len(members) - 1:
-        return {hubs[0]: np.zeros(2), **circle([peer for peer in members if peer != hubs[0]])}
+        return {hubs[0]: np.zeros(2), **_around([peer for peer in members if peer != hubs[0]])}
     if len(members) <= MOST_LABELS and nx.is_connected(graph):
         return dict(nx.kamada_kawai_layout(graph))
     return dict(nx.spring_layout(graph, seed=1, iterations=80, method="force"))
@@ -70,6 +76,32 @@ def circle(peers: list[str]) -> Places:
     """Evenly around a circle, the first at the top, clockwise."""
     angles = (2 * math.pi * k / max(len(peers), 1) for k in range(len(peers)))
     return {peer: np.array([math.sin(angle), math.cos(angle)]) for peer, angle in zip(peers, angles, strict=True)}
+
+
+def _around(peers: list[str]) -> Places:
+    """Around a circle, or so many of them evenly over a disc, from its middle outwards.
+
+    Source: H. Vogel, A better way to construct the sunflower head, Mathematical Biosciences 44, 1979.
+    """
+    if len(peers) <= MOST_AROUND:
+        return circle(peers)
+    golden, rim = math.pi * (3 - math.sqrt(5)), len(peers) + 0.5
+    spiral = ((math.sqrt((k + 1) / rim), golden * k) for k in range(len(peers)))
+    points = (np.array([radius * math.sin(angle), radius * math.cos(angle)]) for radius, angle in spiral)
+    return dict(zip(peers, points, strict=True))
+
+
+def dots(points: Floats, side_pt: float) -> tuple[float, float]:
+    """The area of a dot and the width of its outline, in points, where the longer side of all is `side_pt` long.
+
+    Very many are as large as the distance between neighbours lets them be, and have no outline: it would hide others.
+    """
+    if len(points) <= MOST_LABELS:
+        return min(430.0, 9_000 / len(points)), 2.0
+    nearest, _ = KDTree(points).query(points, k=2)
+    apart_pt = float(np.median(nearest[:, 1])) * side_pt / float(np.ptp(points, axis=0).max())
+    across_pt = min(10.0, max(2.5, 0.8 * apart_pt))
+    return across_pt * across_pt, 0.0
 
 
 def _links(axes: Axes, run: Run, places: Places) -> None:
@@ -82,9 +114,14 @@ def _links(axes: Axes, run: Run, places: Places) -> None:
         (0.0, (1.0, 2.0)) if sent == 0 or (sent is None and most) else "solid" for sent in run.links.values()
     ]
     lines = LineCollection(segments, linewidths=widths, linestyles=dashes, colors=SHADES["none"], zorder=1)
-    lines.set_alpha(max(0.25, crowd**0.4))
+    lines.set_alpha(faintness(len(run.links)))
     lines.set_rasterized(len(segments) > MOST_VECTORS)
     axes.add_collection(lines)
+
+
+def faintness(links: int) -> float:
+    """How opaque a link is: a few are plain to see, thousands only a ground for the peers."""
+    return max(0.12, math.pow(min(1.0, 60 / max(links, 1)), 0.45))
 
 
 def _peers(figure: Figure, axes: Axes, run: Run, places: Places) -> None:
@@ -97,20 +134,27 @@ def _peers(figure: Figure, axes: Axes, run: Run, places: Places) -> None:
     shades = soft_viridis()
     blank = {peer: SHADES["bad" if peer in gone else "none"] for peer in run.peers}
     colours = [blank[peer] if found is None else shades(norm(found)) for peer, found in accuracy.items()]
-    rings = [SHADES["slow" if peer in missed and peer not in gone else "card"] for peer in run.peers]
+    at_times = [peer in missed and peer not in gone for peer in run.peers]
     points = np.array([places[peer] for peer in run.peers])
-    area = min(430.0, max(9.0, 9_000 / len(run.peers)))
+    area, outline = dots(points, SIDE_PT)
     sizes = [area * (1.7 if peer == "hub" else 1.0) for peer in run.peers]
-    axes.scatter(points[:, 0], points[:, 1], s=sizes, c=colours, edgecolors=rings, linewidths=2.0, zorder=2)
+    rings = [SHADES["slow" if late else "card"] for late in at_times]
+    widths = [max(outline, 1.0) if late else outline for late in at_times]
+    axes.scatter(points[:, 0], points[:, 1], s=sizes, c=colours, edgecolors=rings, linewidths=widths, zorder=2)
     if len(run.peers) <= MOST_LABELS:
         for peer, colour in zip(run.peers, colours, strict=True):
             label(axes, peer, places[peer], colour, 9.0 if len(run.peers) <= 26 else 7.0)
-    if known:
-        _colour_bar(figure, ScalarMappable(norm, shades))
+    if reach > 0 and known:
+        _colour_bar(figure, ScalarMappable(norm, shades), _judged(run))
 
 
 def _accuracy(run: Run, peer: str) -> float | None:
     return last(run, peer, "test_accuracy", "validation_accuracy")
+
+
+def _judged(run: Run) -> str:
+    """On what the accuracies were measured that colour the peers."""
+    return "test" if any(last(run, peer, "test_accuracy") is not None for peer in run.peers) else "validation"
 
 
 def soft_viridis() -> Colormap:
@@ -126,7 +170,7 @@ def label(axes: Axes, peer: str, place: Floats, colour: ColorType, points: float
     axes.text(place[0], place[1], peer, color=ink, fontsize=points, ha="center", va="center_baseline", zorder=4)
 
 
-def _colour_bar(figure: Figure, scale: ScalarMappable) -> None:
+def _colour_bar(figure: Figure, scale: ScalarMappable, judged: str) -> None:
     bar = figure.colorbar(scale, cax=figure.add_axes((0.85, 0.18, 0.03, 0.62)))
     bar.outline.set_visible(False)
     if bar.solids is not None:
@@ -135,12 +179,14 @@ def _colour_bar(figure: Figure, scale: ScalarMappable) -> None:
     bar.ax.yaxis.set_major_locator(MaxNLocator(5))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: share(value, digits)))
     bar.ax.grid(False)
-    figure.text(0.85, 0.83, "accuracy", color=SHADES["muted"])
+    figure.text(0.85, 0.83, f"a peer's\n{judged}\naccuracy", color=SHADES["muted"])
 
 
 def _keys(run: Run) -> tuple[tuple[str, str], ...]:
     gone, missed = lost(run), absences(run)
-    keys = [("bad", "stopped before the end")] if gone else []
+    failed = set(gone) & set(crashed(run))
+    ways = [way for way, some in (("crashed", failed), ("stopped before the end", set(gone) - failed)) if some]
+    keys = [("bad", " or ".join(ways))] if gone else []
     if any(peer in run.peers and peer not in gone for peer in missed):
         keys.append(("slow", "absent at times"))
     if any(_accuracy(run, peer) is None for peer in run.peers if peer not in gone):
@@ -152,7 +198,11 @@ def _caption(run: Run) -> str:
     sent = [bytes_ for bytes_ in run.links.values() if bytes_]
     members = sum(peer != "hub" for peer in run.peers)
     who = count(members, "peer") + (" and a hub" if members < len(run.peers) else "")
-    links = f"{who}, {count(len(run.links), 'link')}."
+    links = f"{who}, {count(len(run.links), 'link')}{' in all rounds together' if looked_at(run) else ''}."
+    known = {found for peer in run.peers if peer not in lost(run) and (found := _accuracy(run, peer)) is not None}
+    if len(known) == 1:
+        whose = "The hub" if "hub" in run.peers else "Every peer that was evaluated"
+        links += f" {whose} came to {share(known.pop())} {_judged(run)} accuracy."
     if not sent:
         return links
     low, high = size(min(sent)), size(max(sent))

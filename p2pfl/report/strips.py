@@ -12,11 +12,14 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from p2pfl.report.ending import virtual
 from p2pfl.report.folder import Row, Run, last
 from p2pfl.report.svg import SHADES, Picture, canvas, inline
 from p2pfl.report.units import number
 
-MOST_ROWS = 64
+MOST_ROWS = 24
+ALIKE = 0.05
+"""Peers that came to their end within such a share of the longest time took about as long."""
 MOST_VECTORS = 1500
 """Beyond so many bars they are drawn as one image."""
 MOST_BLOCKS = 60
@@ -43,8 +46,7 @@ def pictures(run: Run) -> list[Picture]:
 
 
 def _time_line(run: Run) -> list[Picture]:
-    slowest = sorted(run.rows, key=lambda peer: -(last(run, peer, "time_s") or 0.0))[:MOST_ROWS]
-    peers = [peer for peer in run.peers if peer in slowest]
+    peers, which = _longest(run)
     end_s = max((last(run, peer, "time_s") or 0.0 for peer in peers), default=0.0)
     if end_s <= 0:
         return []
@@ -56,16 +58,32 @@ def _time_line(run: Run) -> list[Picture]:
     figure, axes = _strip(peers)
     _draw(axes, bars)
     axes.set_xlim(0, end_s)
-    axes.set_xlabel("seconds since round 1 began")
+    axes.set_xlabel(f"{'virtual ' if virtual(run) else ''}seconds since round 1 began")
     shades = "each round" if block == 1 else f"each {block} rounds"
     keys = [("even", shades), ("odd", "the next")]
     if any(bar.shade.startswith("slow") for bar in bars):
         keys.append(("slow", f"a round of more than {SLOW:g} times the median"))
     caption = "A row a peer. A gap is time outside of rounds (evaluation, or not chosen)."
-    if len(peers) < len(run.rows):
-        caption += f" The {len(peers)} slowest of {len(run.rows)} peers."
-    title = "Time line of rounds"
-    return [Picture("time", title, inline(figure, "time", title), tuple(keys), caption, wide=True)]
+    title = f"Time line of rounds{', in virtual time' if virtual(run) else ''}"
+    return [Picture("time", title, inline(figure, "time", title), tuple(keys), f"{caption}{which}", wide=True)]
+
+
+def _longest(run: Run) -> tuple[list[str], str]:
+    """Whose rows are drawn, in the order of peers, and which of all they are: those that took longest."""
+    told = [peer for peer in run.peers if peer in run.rows]
+    end_s = {peer: last(run, peer, "time_s") or 0.0 for peer in told}
+    if len(told) <= MOST_ROWS:
+        return told, ""
+    alike = [peer for peer in told if end_s[peer] >= (1 - ALIKE) * max(end_s.values())]
+    if len(alike) <= MOST_ROWS:
+        chosen = sorted(told, key=lambda peer: -end_s[peer])[:MOST_ROWS]
+        return [peer for peer in told if peer in chosen], f" The {MOST_ROWS} of {len(told):,} peers that took longest."
+    which = f"of {len(told):,} peers" if len(alike) == len(told) else f"of the {len(alike):,} that took longest"
+    return _evenly(alike), f" {MOST_ROWS} {which}, evenly chosen: all of these took about as long."
+
+
+def _evenly(peers: list[str]) -> list[str]:
+    return [peers[k] for k in np.unique(np.linspace(0, len(peers) - 1, MOST_ROWS).astype(int))]
 
 
 def _block(rounds: int) -> int:
@@ -115,10 +133,10 @@ def _merged(bars: Iterable[Bar], gap: float) -> Iterator[Bar]:
 
 def _strip(peers: list[str]) -> tuple[Figure, Axes]:
     """Axes with a row for each peer, the first at the top."""
-    row_px = 22 if len(peers) <= 16 else 16 if len(peers) <= 32 else 12
-    figure, axes = canvas(WIDTH_PX, 60 + row_px * max(len(peers), 2))
+    row_px = 22 if len(peers) <= 16 else 16
+    figure, axes = canvas(WIDTH_PX, 60 + row_px * max(len(peers), 2), right_px=30)
     axes.set_ylim(len(peers) - 0.4, -0.6)
-    axes.set_yticks(range(len(peers)), peers, fontsize=9 if row_px > 12 else 7)
+    axes.set_yticks(range(len(peers)), peers, fontsize=9)
     axes.grid(False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(12))
     return figure, axes
@@ -140,7 +158,7 @@ def _leaders(run: Run) -> list[Picture]:
     told = [peer for peer in run.peers if any(isinstance(row.get("leader"), bool) for row in run.rows.get(peer, ()))]
     if not told:
         return []
-    peers = [told[k] for k in np.unique(np.linspace(0, len(told) - 1, MOST_ROWS).astype(int))]
+    peers = _evenly(told)
     bars: list[Bar] = []
     for row, peer in enumerate(peers):
         known = [line for line in run.rows[peer] if isinstance(line.get("leader"), bool)]
@@ -154,5 +172,5 @@ def _leaders(run: Run) -> list[Picture]:
     axes.set_xlabel("round")
     title = "Who led when"
     keys = (("even", "leader"), ("odd", "follower"))
-    caption = f"{len(peers)} of {len(told)} peers." if len(peers) < len(told) else ""
+    caption = f"{len(peers)} of {len(told):,} peers, evenly chosen." if len(peers) < len(told) else ""
     return [Picture("leaders", title, inline(figure, "leaders", title), keys, caption, wide=True)]

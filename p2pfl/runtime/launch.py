@@ -47,10 +47,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Screen:
-    """Who wants to see a run as it goes: `row` gets every row of the record, `note` every event worth a line."""
+    """Who wants to see a run as it goes.
+
+    `row` gets every row of the record, `note` every event worth a line; `begin` is called before either, once nothing
+    can be refused any more.
+    """
 
     row: Callable[[Row], None] = lambda row: None
     note: Callable[[str], None] = lambda text: None
+    begin: Callable[[], object] = lambda: None
 
 
 def run(
@@ -65,31 +70,29 @@ def run(
     start.
     """
     birth_s = time.time() if born_s is None else born_s
-    began_s = time.monotonic()
     folder = _new_name(settings) if out is None else out
     plan = Plan(settings, Seeds.of(settings.seed).root, secrets.token_bytes(8), folder)
     world = plan.world
     world.survey()
     make_folder(folder)
     prepare(folder, world, metadata.version("p2pfl-zmq"))
+    screen.begin()
     with Recorder(folder, world, screen.row, screen.note) as recorder, _threads(world.threads):
         stopped = _here_or_beside(plan, recorder)
         if stopped:
             recorder.log(None, "stopped by the user; what was recorded is kept")
         if recorder.failure is not None:
             raise LocalError(f"the record cannot be written to {folder}: {recorder.failure}") from recorder.failure
-        summary = summarise(recorder, birth_s, time.monotonic() - began_s) | ({"stopped": True} if stopped else {})
+        summary = summarise(recorder, birth_s, time.time() - birth_s) | ({"stopped": True} if stopped else {})
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return Record(folder, summary, stopped, tuple(sorted(recorder.crashed)))
 
 
 def _here_or_beside(plan: Plan, recorder: Recorder) -> bool:
     """Run in a loop of this thread, or in another thread where one runs already, as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(_run(plan, recorder, asyncio.Event()))
     stop = asyncio.Event()
+    if not _loop_runs():
+        return asyncio.run(_run(plan, recorder, stop))
     with ThreadPoolExecutor(1) as beside:
         running = beside.submit(asyncio.run, _run(plan, recorder, stop))
         try:
@@ -97,6 +100,14 @@ def _here_or_beside(plan: Plan, recorder: Recorder) -> bool:
         except KeyboardInterrupt:
             recorder.stop()
             return running.result()
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from p2pfl.seeds import Seeds
 
 
 def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, Any]:
-    """summary.json. `birth_s` is the wall-clock time of the launcher's birth, `wall_s` the length of the whole run."""
+    """summary.json. `birth_s` is the wall-clock time of the launcher's birth, `wall_s` is how long ago that was."""
     world, settings = recorder.world, recorder.world.settings
     everything = sorted(recorder.rows, key=lambda row: (row["round"], str(row["peer"])))
     rows = [row for row in everything if "round_s" in row]
@@ -36,7 +36,7 @@ def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, An
         "crashed": sorted((i if i >= 0 else peer_name(i) for i in recorder.crashed), key=str) or None,
         "accuracy": _accuracy(recorder, tested),
         "validation_accuracy": None if settings.evaluate.test else _validation_accuracy(recorder, everything),
-        "loss": _loss(rows),
+        "loss": _loss(recorder, rows),
         "rounds_to_target": _rounds_to_target(rows, settings.evaluate.split, settings.evaluate.target),
         "consensus_distance": consensus[-1]["consensus_distance"] if consensus else None,
         "spectral_gap": _spectral_gap(world),
@@ -86,9 +86,11 @@ def _validation_accuracy(recorder: Recorder, rows: list[Row]) -> dict[str, float
     return {"mean": sum(last) / len(last), "min": min(last), "max": max(last)} if last else None
 
 
-def _loss(rows: list[Row]) -> dict[str, float] | None:
-    """The mean over peers of the training loss in the last round of each."""
-    last = {row["peer"]: row["loss"] for row in rows if row.get("loss") is not None}
+def _loss(recorder: Recorder, rows: list[Row]) -> dict[str, float] | None:
+    """The mean over peers of the training loss in the last round of each that lived to the end."""
+    lost = {peer_name(i) for i in recorder.killed | recorder.crashed}
+    told = [row for row in rows if row.get("loss") is not None and str(row["peer"]) not in lost]
+    last = {row["peer"]: row["loss"] for row in told}
     return {"mean": sum(last.values()) / len(last)} if last else None
 
 

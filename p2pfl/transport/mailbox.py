@@ -194,21 +194,29 @@ class Mailbox:
 
 
 class Desk:
-    """In place of a mailbox where nobody waits: a message is handed to `hear(sender, message)` at once."""
+    """In place of a mailbox where nobody waits: a message is handed to `hear(sender, message)` at once.
+
+    `lost` is told when a link is gone, `alive` of every sign of life.
+    """
 
     def __init__(
-        self, hear: Callable[[PeerId, Message], None], lost: Callable[[PeerId], None], limit_bytes: int
+        self,
+        hear: Callable[[PeerId, Message], None],
+        lost: Callable[[PeerId], None],
+        limit_bytes: int,
+        alive: Callable[[PeerId], None] = lambda peer: None,
     ) -> None:
         self.faults: Counter[PeerId] = Counter()
         self.waiting, self.round = True, 0
-        self._hear, self._lost, self._limit_bytes = hear, lost, limit_bytes
+        self._hear, self._lost, self._limit_bytes, self._alive = hear, lost, limit_bytes, alive
 
     def wanted(self, sender: PeerId, kind: str, round: int) -> Anything:
         """Anything of bearable size."""
         return Anything(self._limit_bytes)
 
     def deliver(self, sender: PeerId, said: Message | Beat) -> None:
-        """Hand it over; signs of life are not for the desk. What the hearer refuses is a fault."""
+        """Hand it over. What the hearer refuses is a fault."""
+        self._alive(sender)
         if isinstance(said, Message):
             try:
                 self._hear(sender, said)

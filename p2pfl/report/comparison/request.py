@@ -15,10 +15,11 @@ CASES = "cases"
 """The folder of a sweep that holds its runs."""
 
 
-def answer(folders: Sequence[Path], out: Path | None = None) -> Path:
-    """What `p2pfl report` does: a run's own page again, a sweep's within it, a comparison of all else; where it is.
+def answer(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, ...]:
+    """What `p2pfl report` does: a run's own page again, a sweep's within it, a comparison of all else.
 
-    Folders may be of runs, of sweeps or of both; beside a page of several there is runs.csv. Raises ScenarioError.
+    Returns what was written, the page first. Folders may be of runs, of sweeps or of both; beside a page of several
+    there is runs.csv. Raises ScenarioError.
     """
     if missing := [folder for folder in folders if not os.path.lexists(folder)]:
         raise ScenarioError(f"no folder {brief(str(missing[0]))}", "give the folder that `p2pfl launch` wrote")
@@ -28,22 +29,25 @@ def answer(folders: Sequence[Path], out: Path | None = None) -> Path:
     if len(folders) == 1 and cases:
         from p2pfl.report.comparison.page import table, write
 
-        if out is None:
-            table(cases, folders[0] / "runs.csv")
         title = str(index.get("name") or folders[0].resolve().name)
-        return write(cases, out or folders[0] / "report.html", title, index)
+        if out is not None:
+            return (write(cases, out, title, index),)
+        rows = folders[0] / "runs.csv"
+        table(cases, rows)
+        return write(cases, folders[0] / "report.html", title, index), rows
     if len(folders) == 1:
         if out is not None:
             raise ScenarioError("the page of one run lies in its folder", "leave --out away, or name several runs")
         from p2pfl.report import page
 
-        return page.write(folders[0])
+        return (page.write(folders[0]),)
     from p2pfl.report.comparison.page import table, write
 
     every = [path for folder in folders for path in sweep(folder)[0] or [folder]]
     written = write(every, out or Path("comparison.html"))
-    table(every, written.with_name("runs.csv"))
-    return written
+    rows = written.with_name("runs.csv")
+    table(every, rows)
+    return written, rows
 
 
 def sweep(folder: Path) -> tuple[list[Path], Mapping[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from p2pfl.report.comparison import edges
 from p2pfl.report.comparison.groups import Group, axes, best, certainty, difference, estimate
 from p2pfl.report.comparison.keys import labelled, named
 from p2pfl.report.units import count, humane, number, plain, share
@@ -169,8 +170,11 @@ def _mean(group: Group | None, figure: str) -> float | None:
     return estimate([*seeds.values()])[0] if seeds else None
 
 
-def tuning(index: Mapping[str, Any]) -> tuple[Grid, str] | None:
-    """Each candidate's accuracy by setting, the chosen ones marked; and how it was chosen. None where nothing was."""
+def tuning(index: Mapping[str, Any]) -> tuple[Grid, str, str] | None:
+    """Each candidate's accuracy by setting, the chosen ones marked; how it was chosen; what lies at the edge.
+
+    None where nothing was tuned.
+    """
     told = index.get("tuning")
     tried = [entry for entry in told if isinstance(entry, Mapping)] if isinstance(told, list) else []
     if not tried:
@@ -186,7 +190,7 @@ def tuning(index: Mapping[str, Any]) -> tuple[Grid, str] | None:
     budget = f"with the same budget for every setting: {each}, one run each" if len(budgets) == 1 else "so far"
     said = f"Chosen on the validation split, {budget}. The test set was read once, after the choice."
     body = [(line or "all runs", [cells.get(head, Cell("–")) for head in heads]) for line, cells in lines.items()]
-    return Grid("setting", heads, body), said
+    return Grid("setting", heads, body), said, edges.sentence(index)
 
 
 def _written(settings: object) -> str:

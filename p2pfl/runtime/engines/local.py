@@ -32,6 +32,9 @@ GRACE_S = 1.5
 QUIET_S, BURIAL_S = 0.2, 5.0
 """A process that ended is heard until it has been silent for so long, and no longer than that."""
 
+SILENT_S = 60.0
+"""Once others are through, a peer without a sign of life for so long holds the run up no longer."""
+
 
 @dataclass(frozen=True)
 class Local:
@@ -63,11 +66,12 @@ class _Launch:
     through: set[PeerId] = field(default_factory=set)
     heard_s: dict[PeerId, float] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    vigil: asyncio.TimerHandle | None = None
 
     def __post_init__(self) -> None:
         self.world = self.plan.world
         self.parameters = sum(slot.size for slot in self.world.layout)
-        desk = Desk(self.hear, lambda peer: None, 4 * self.parameters)
+        desk = Desk(self.hear, lambda peer: None, 4 * self.parameters, self.alive)
         self.bus = ZeroMQBus(self.plan.run, desk, self.at("launcher"))
         self.watch.tell = self.tell
 
@@ -112,7 +116,6 @@ class _Launch:
     def hear(self, i: PeerId, message: Message) -> None:
         """What a peer says on its control channel. Raises RemoteError for what it must not say."""
         control.check(message, self.parameters)
-        self.heard_s[i] = asyncio.get_running_loop().time()
         if message.kind == "ready":
             self.addresses[i] = (str(message.figures["endpoint"]), bytes(message.figures["key"]))  # type: ignore[arg-type]
             self.changed.set()
@@ -120,6 +123,21 @@ class _Launch:
             self.gone(i, message)
         else:
             self.watch(i, message)
+
+    def alive(self, i: PeerId) -> None:
+        """A peer gave a sign of life."""
+        self.heard_s[i] = asyncio.get_running_loop().time()
+
+    def keep_vigil(self) -> None:
+        """Kill who has given no sign of life for long: it is stopped, and would hold the run up for ever."""
+        loop = asyncio.get_running_loop()
+        left = self.processes.keys() - self.through
+        for i in left:
+            if loop.time() - self.heard_s.get(i, 0.0) >= SILENT_S:
+                said = f"killed: no sign of life for {SILENT_S:g} s, while others were through\n"
+                self.gone(i, Message("crashed", 0, figures={"traceback": said}))
+                self.processes[i].kill()
+        self.vigil = loop.call_later(SILENT_S, self.keep_vigil) if left else None
 
     def tell(self, message: Message) -> None:
         """Tell every peer that still lives."""
@@ -132,6 +150,8 @@ class _Launch:
         self.through.add(i)
         self.changed.set()
         self.watch(i, message)
+        if self.vigil is None and self.plan.settings.wait == "learned":
+            self.vigil = asyncio.get_running_loop().call_later(SILENT_S, self.keep_vigil)
 
     def exited(self, i: PeerId) -> None:
         """A process is no more; what it still had to say may lie on the control channel."""
@@ -177,6 +197,8 @@ class _Launch:
     async def end(self) -> None:
         """Ask every peer to stop, then make it; no process outlives the run, and none of them crashed by that."""
         self.through.update(self.processes)
+        if self.vigil is not None:
+            self.vigil.cancel()
         for i in self.addresses:
             self.bus.post(i, Message("stop", 0))
         asked: list[tuple[Callable[[BaseProcess], None], float]] = [

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 from p2pfl.messages import Exchange, Mail, Message, PeerId, Report
 from p2pfl.runtime.life import Gate, Keep, Killed, Life, Now, life
@@ -25,6 +26,8 @@ class Simulate:
 
     Times are virtual: a peer of speed 1 trains on 10,000 examples a second, and nothing else takes time.
     """
+
+    virtual: ClassVar[bool] = True
 
     async def run(self, plan: Plan, watch: Watcher, stop: asyncio.Event) -> None:
         """See Engine."""

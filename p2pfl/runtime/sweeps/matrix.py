@@ -21,7 +21,8 @@ from p2pfl.errors import ScenarioError
 from p2pfl.runtime.sweeps.axes import SEED, Entry, Point, axes, points, product, refuse_too_many, values
 from p2pfl.scenario import SLOTS, Scenario
 
-LONGEST_SLUG = 60
+LONGEST_SLUG, LONGEST_TOLD = 60, 120
+"""Letters of a case's label that its folder has, and that an error does."""
 
 
 @dataclass(frozen=True)
@@ -155,15 +156,14 @@ class _Reader:
 
     def case(self, number: int, document: yaml_marks.Document, point: Point, seed: Point, blind: bool = False) -> Case:
         """A case with its seed; a `blind` one never looks at the test set."""
-        document = _assigned(document, seed)
+        document, written = _assigned(document, seed), values({**point, **seed})
         try:
             made = scenario.settled(document)
         except ScenarioError as error:
-            raise document.locate(error) from None
+            raise document.locate(of_run(error, number, label(written), blind)) from None
         if blind:
             evaluate = dataclasses.replace(made.evaluate, split="validation", test=False)
             made = dataclasses.replace(made, evaluate=evaluate)
-        written = values({**point, **seed})
         return Case(number, label(written), written, made, scenario.digest(made))
 
     def refuse_twin(self, case: Case, point: Point) -> None:
@@ -182,6 +182,13 @@ def _assigned(document: yaml_marks.Document, point: Point) -> yaml_marks.Documen
         except ScenarioError as error:
             raise error.located(entry.part.mark(())) from None
     return document
+
+
+def of_run(error: ScenarioError, number: int, label: str, trial: bool) -> ScenarioError:
+    """The same error, saying of which case it is, or of what that tuning tries: a line of the matrix may make many."""
+    told = label if len(label) <= LONGEST_TOLD else f"{label[: LONGEST_TOLD - 3]}..."
+    problem = f"in {'tuning' if trial else 'case'} {number} ({told}) {error.problem}"
+    return ScenarioError(problem, error.remedy, error.path, error.where)
 
 
 def label(settings: Mapping[str, Any]) -> str:

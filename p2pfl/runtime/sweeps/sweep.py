@@ -14,7 +14,7 @@ from p2pfl.runtime.launch import Record
 from p2pfl.runtime.sweeps.case import Page, server
 from p2pfl.runtime.sweeps.crew import Bell, Crew, Job, News, bell
 from p2pfl.runtime.sweeps.ledger import DONE, FAILED, Ledger, Standing
-from p2pfl.runtime.sweeps.matrix import Candidate, Case, Setting, Sweep
+from p2pfl.runtime.sweeps.matrix import Candidate, Case, Setting, Sweep, of_run
 from p2pfl.runtime.world import World
 from p2pfl.seeds import Seeds
 
@@ -43,6 +43,11 @@ class SweepRecord:
     failed: Mapping[int, str]
     stopped: bool
     ledger: Ledger = field(repr=False)
+
+    @property
+    def finished(self) -> int:
+        """How many of all cases are finished, whether they were asked for or not."""
+        return sum(now.state == DONE for _, now, _ in self.ledger.cases())
 
 
 def run(
@@ -145,9 +150,11 @@ def _surveyed(case: Case, candidate: Candidate, last: World | None) -> World:
         world.data = last.data
     try:
         world.survey()
-        if candidate.trial is not None and len(world.data.validation_y) == 0:
-            remedy = f"keep a share for it, as in data.{data.name}.validation=0.1"
-            raise ScenarioError("tune chooses on the validation split, which is empty", remedy, ("data", data.name))
     except ScenarioError as error:
-        raise candidate.document.locate(error) from None
+        told = of_run(error, case.number, case.label, trial=case is candidate.trial)
+        raise candidate.document.locate(told) from None
+    if candidate.trial is not None and len(world.data.validation_y) == 0:
+        remedy = f"keep a share for it, as in data.{data.name}.validation=0.1"
+        empty = ScenarioError("tune chooses on the validation split, which is empty", remedy, ("data", data.name))
+        raise candidate.document.locate(empty)
     return world
