@@ -61,6 +61,8 @@ class Verbs(click.Group):
         except P2PFLError as error:
             click.echo(str(error), err=True)
             ctx.exit(2 if isinstance(error, ScenarioError) else 3)
+        except BrokenPipeError:  # whoever read it has enough: click ends quietly
+            raise
         except OSError as error:
             click.echo(f"the system refused: {error}", err=True)
             ctx.exit(3)

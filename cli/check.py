@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import _contracts, _words
+from . import _contracts, _options, _words
 
 if TYPE_CHECKING:
     from p2pfl.runtime.sweeps.matrix import Sweep
@@ -16,15 +16,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", required=False, shell_complete=_words.scenarios)
-@click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=_words.settings,
-    help="Override a key, as in training.lr=0.1.",
-)
-@click.option("--allow-code", is_flag=True, help="Let plug-ins in the folder plugins/ beside FILE run as your code.")
+@_options.sets
+@_options.allow_code
 @click.option(
     "--plugins",
     "folder",

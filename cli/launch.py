@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import BORN_S, _words
+from . import BORN_S, _options, _words
 
 if TYPE_CHECKING:
     from p2pfl.runtime.sweeps.sweep import SweepRecord
@@ -22,21 +22,14 @@ CRASHED, STOPPED = 3, 130
 @click.command()
 @click.argument("file", shell_complete=_words.scenarios)
 @click.option("--out", type=click.Path(path_type=Path), help="Where to leave the run; else a new folder in runs/.")
-@click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=_words.settings,
-    help="Override a key, as in training.lr=0.1.",
-)
+@_options.sets
 @click.option(
     "--engine",
     metavar="NAME",
     shell_complete=_words.engines,
     help="What runs the peers: local (processes), simulate or inproc.",
 )
-@click.option("--allow-code", is_flag=True, help="Let plug-ins in the folder plugins/ beside FILE run as your code.")
+@_options.allow_code
 @click.option("--jobs", type=click.IntRange(min=1), default=1, metavar="N", help="Of a sweep: cases that run at once.")
 @click.option("--case", type=int, metavar="K", help="Of a sweep: run just the K-th case, as in a job array.")
 @click.option("--retry/--no-retry", default=True, help="Of a sweep: whether cases that failed before run again.")

@@ -99,3 +99,9 @@ def test_list_of_one_room_shows_that_room_and_all_it_offers() -> None:
     said = run("list", "topologies").stdout
     assert "watts_strogatz_graph" in said
     assert "countsketch" not in said
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = f"{Path(sys.executable).with_name('p2pfl')} list | head -n 1"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.stderr) == ("topologies\n", "")
