@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from p2pfl.contracts import Task, Training
 from p2pfl.learning.data import Data
-from p2pfl.learning.model import first_parameters
 from p2pfl.learning.models.lenet import Lenet
 from p2pfl.learning.models.mlp import Mlp
 from p2pfl.learning.task import SGDTask, flat
@@ -265,8 +264,9 @@ def test_the_layout_names_the_flat_vector_and_marks_the_output_layer() -> None:
     assert names == ["hidden1.weight", "hidden1.bias", "hidden2.weight", "hidden2.bias"]
     assert [slot.name for slot in task.layout if slot.output] == ["output.weight", "output.bias"]
     assert task.start(Seeds.of(1)).shape == (sum(slot.size for slot in task.layout),)
-    drawn_D = first_parameters(Mlp((6, 5)), (1, 4, 4), 3, Seeds.of(1).torch("parameters"))
-    assert torch.equal(task.start(Seeds.of(1)), drawn_D)
+    module = Mlp((6, 5)).build((1, 4, 4), 3)
+    Mlp((6, 5)).draw(module, Seeds.of(1).torch("parameters"))
+    assert torch.equal(task.start(Seeds.of(1)), nn.utils.parameters_to_vector(module.parameters()))
 
 
 def test_a_peer_without_examples_can_evaluate_but_not_train() -> None:

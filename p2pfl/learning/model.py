@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from p2pfl.contracts import Layout, Slot
 
@@ -47,13 +47,6 @@ def layout_of(module: nn.Module) -> Layout:
         Slot(name, tuple(parameter.shape), name.startswith(f"{OUTPUT}."))
         for name, parameter in module.named_parameters()
     )
-
-
-def first_parameters(model: Model, shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> Tensor:
-    """Freshly drawn parameters as a flat vector of D numbers, on the CPU."""
-    module = model.build(shape, classes)
-    model.draw(module, generator)
-    return torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
 
 
 @torch.no_grad()
