@@ -15,10 +15,14 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+
+from p2pfl import scenario
+from p2pfl.runtime.launch import Screen, run
 
 P2PFL = str(Path(sys.executable).with_name("p2pfl"))
 LIMIT_S = 120
@@ -254,6 +258,16 @@ def test_ctrl_c_while_peers_still_start_leaves_nothing_behind(place: Place, engi
     assert time.monotonic() - asked_s < STOPPED_S
     assert "Traceback" not in ended.out + ended.err
     place.assert_left_alone()
+
+
+@pytest.mark.parametrize("engine", ["local", "inproc", "simulate"])
+def test_a_signal_at_the_first_line_on_the_screen_stops_the_run(place: Place, engine: str) -> None:
+    settings = scenario.read("quickstart", [f"engine={engine}", "rounds=100000"])
+    rung = Screen(begin=partial(os.kill, os.getpid(), signal.SIGINT))
+    record = run(settings, place.path / "out", rung)
+    assert record.stopped
+    assert record.summary["stopped"] is True
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_launcher_that_is_killed_takes_every_peer_and_socket_along(place: Place) -> None:

@@ -76,9 +76,8 @@ def run(
     world.survey()
     make_folder(folder)
     prepare(folder, world, metadata.version("p2pfl-zmq"))
-    screen.begin()
     with Recorder(folder, world, screen.row, screen.note) as recorder, _threads(world.threads):
-        stopped = _here_or_beside(plan, recorder)
+        stopped = _here_or_beside(plan, recorder, screen.begin)
         if stopped:
             recorder.log(None, "stopped by the user; what was recorded is kept")
         if recorder.failure is not None:
@@ -88,18 +87,16 @@ def run(
     return Record(folder, summary, stopped, tuple(sorted(recorder.crashed)))
 
 
-def _here_or_beside(plan: Plan, recorder: Recorder) -> bool:
+def _here_or_beside(plan: Plan, recorder: Recorder, begin: Callable[[], object]) -> bool:
     """Run in a loop of this thread, or in another thread where one runs already, as in a notebook."""
     stop = asyncio.Event()
-    if not _loop_runs():
-        return asyncio.run(_run(plan, recorder, stop))
-    with ThreadPoolExecutor(1) as beside:
-        running = beside.submit(asyncio.run, _run(plan, recorder, stop))
-        try:
-            return running.result()
-        except KeyboardInterrupt:
-            recorder.stop()
-            return running.result()
+    recorder.stop = stop.set  # until the loop runs, and when it has ended
+    with _interrupted(recorder):
+        begin()
+        if not _loop_runs():
+            return asyncio.run(_run(plan, recorder, stop))
+        with ThreadPoolExecutor(1) as beside:
+            return beside.submit(asyncio.run, _run(plan, recorder, stop)).result()
 
 
 def _loop_runs() -> bool:
@@ -122,31 +119,30 @@ def _threads(count: int) -> Iterator[None]:
 
 
 async def _run(plan: Plan, recorder: Recorder, stop: asyncio.Event) -> bool:
-    loop = asyncio.get_running_loop()
-    recorder.stop = partial(loop.call_soon_threadsafe, stop.set)
+    recorder.stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
     overseer = Overseer(recorder)
-    with _interrupted_by(stop):
+    try:
         await plan.settings.engine.value.run(plan, overseer.watcher, stop)
+    finally:
+        recorder.stop = stop.set
     overseer.end()
     return stop.is_set()
 
 
 @contextmanager
-def _interrupted_by(stop: asyncio.Event) -> Iterator[None]:
-    """Ctrl-C (and a polite kill) set `stop`, where this thread may listen to signals."""
-    loop = asyncio.get_running_loop()
-    heard = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, stop.set)
-            heard.append(number)
-        except (NotImplementedError, RuntimeError, ValueError):
-            break
+def _interrupted(recorder: Recorder) -> Iterator[None]:
+    """Within, Ctrl-C and a polite kill stop the run instead of raising, where this thread may listen to signals."""
+    before: dict[int, Any] = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda *_: recorder.stop())
+    except ValueError:
+        pass  # they are for the main thread alone
     try:
         yield
     finally:
-        for number in heard:
-            loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def make_folder(folder: Path) -> None:

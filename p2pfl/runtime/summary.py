@@ -24,6 +24,7 @@ def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, An
     tested = [row for row in everything if "test_accuracy" in row]
     consensus = [row for row in everything if "consensus_distance" in row]
     rounds_s = [row["round_s"] for row in rows]
+    reached = _rounds_to_target(rows, settings.evaluate.split, settings.evaluate.target)
     memory_mb = [float(str(figures["pss_mb"])) for figures in recorder.left.values() if "pss_mb" in figures]
     summary: dict[str, Any] = {
         "name": settings.name,
@@ -37,10 +38,10 @@ def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, An
         "accuracy": _accuracy(recorder, tested),
         "validation_accuracy": None if settings.evaluate.test else _validation_accuracy(recorder, everything),
         "loss": _loss(recorder, rows),
-        "rounds_to_target": _rounds_to_target(rows, settings.evaluate.split, settings.evaluate.target),
+        "rounds_to_target": reached,
         "consensus_distance": consensus[-1]["consensus_distance"] if consensus else None,
         "spectral_gap": _spectral_gap(world),
-        **_sent(recorder, rows),
+        **_sent(recorder, rows, reached),
         "startup_s": round(recorder.began_s - birth_s, 3) if recorder.began_s else None,
         "round_s": {"median": _percentile(rounds_s, 50), "p95": _percentile(rounds_s, 95)} if rounds_s else None,
         "wall_s": round(wall_s, 3),
@@ -104,7 +105,7 @@ def _rounds_to_target(rows: list[Row], split: str, target: float | None) -> int 
     return next((r for r in sorted(found) if sum(found[r]) / len(found[r]) >= target), None)
 
 
-def _sent(recorder: Recorder, rows: list[Row]) -> dict[str, Any]:
+def _sent(recorder: Recorder, rows: list[Row], reached: int | None) -> dict[str, Any]:
     last: dict[Any, Row] = {row["peer"]: row for row in rows}
     sent = sum(max(row["sent_bytes"], sum(recorder.links(row["peer"]).values())) for row in last.values())
     rounds = recorder.world.settings.peers * max((row["round"] for row in rows), default=0)
@@ -112,7 +113,13 @@ def _sent(recorder: Recorder, rows: list[Row]) -> dict[str, Any]:
         return {}
     tensors = sum(row["tensor_bytes"] for row in last.values())
     per_round = {"sent_per_peer_round": sent / rounds, "minimum_per_peer_round": tensors / rounds}
-    return {"bytes": {"sent": sent} | per_round, "vectors_sent": sum(row["vectors"] for row in last.values())}
+    found = {"sent": sent} | per_round | ({} if reached is None else {"to_target": _sent_by(rows, reached)})
+    return {"bytes": found, "vectors_sent": sum(row["vectors"] for row in last.values())}
+
+
+def _sent_by(rows: list[Row], end: int) -> int:
+    """Bytes that all peers had sent by the end of a round; who is silent stays where it was."""
+    return sum({row["peer"]: row["sent_bytes"] for row in rows if row["round"] <= end}.values())
 
 
 def _faults(recorder: Recorder) -> dict[str, int]:

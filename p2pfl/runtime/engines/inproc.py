@@ -42,7 +42,7 @@ class Inproc:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         everyone.cancel()
         stopped.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(everyone, *tasks, return_exceptions=True)
 
 
 async def _live(

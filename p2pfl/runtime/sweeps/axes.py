@@ -14,7 +14,7 @@ from p2pfl.yaml_marks import Document
 
 MOST_CASES = 10_000
 EXCLUDE, SEED = "exclude", "seed"
-FIXED = ("name", "matrix", "tune")
+FIXED = ("name", "matrix", "tune", "published")
 """Keys that are the same in all cases."""
 
 

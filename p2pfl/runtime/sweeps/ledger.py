@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from p2pfl import own_code
+from p2pfl import own_code, scenario
 from p2pfl.errors import ScenarioError
 from p2pfl.plugins import brief
 from p2pfl.runtime.sweeps.matrix import Candidate, Case, Setting, Sweep
@@ -184,6 +184,8 @@ class Ledger:
             row = {"number": case.number, "folder": self.at(case, False).name if known else None, "settings": settings}
             cases.append(row | {"state": now.state} | ({"reason": now.reason} if now.reason else {}))
         found: dict[str, Any] = {"name": self.sweep.name, "cases": cases}
+        if self.sweep.published is not None:
+            found["published"] = scenario.plain(self.sweep.published)
         if self.sweep.tuned:
             budget = {"candidates": len(self.sweep.settings[0].candidates), "runs_each": 1, "seed": self.sweep.seed}
             found |= {"tune": budget, "tuning": [row for each in self.sweep.settings for row in self._tuning(each)]}

@@ -19,7 +19,7 @@ from typing import Any
 from p2pfl import scenario, yaml_marks, yaml_settings
 from p2pfl.errors import ScenarioError
 from p2pfl.runtime.sweeps.axes import SEED, Entry, Point, axes, points, product, refuse_too_many, values
-from p2pfl.scenario import SLOTS, Scenario
+from p2pfl.scenario import PUBLISHED, SLOTS, Published, Scenario
 
 LONGEST_SLUG, LONGEST_TOLD = 60, 120
 """Letters of a case's label that its folder has, and that an error does."""
@@ -67,6 +67,7 @@ class Sweep:
     """All cases of a scenario with a `matrix` or `tune`.
 
     `text` is its YAML, relative paths in it go from the folder `beside`; `seed` is the one that `tune` tries with.
+    `digest` is a short hash of all that it says but what was `published`: 8 hexadecimal digits.
     """
 
     name: str
@@ -74,6 +75,8 @@ class Sweep:
     beside: str
     settings: tuple[Setting, ...]
     seed: int | None
+    digest: str
+    published: Published | None = None
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -84,11 +87,6 @@ class Sweep:
     def tuned(self) -> tuple[str, ...]:
         """The keys whose values are chosen."""
         return tuple(self.settings[0].candidates[0].values)
-
-    @property
-    def digest(self) -> str:
-        """A short hash of all that the sweep says: 8 hexadecimal digits."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:8]
 
 
 def is_sweep(source: str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> bool:
@@ -113,7 +111,14 @@ def cases(source: str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> S
         settings = _Reader(document, product(tune), matrix.get(SEED, [])).settings(points(document, matrix))
         first = settings[0].candidates[0]
         seed = (first.trial or first.cases[0]).scenario.seed
-        return Sweep(first.cases[0].scenario.name, yaml_marks.dump(document.value), document.folder, settings, seed)
+        published, name = scenario.published(document, first.document), first.cases[0].scenario.name
+        text = yaml_marks.dump(document.value)
+        return Sweep(name, text, document.folder, settings, seed, _digest(document), published)
+
+
+def _digest(document: yaml_marks.Document) -> str:
+    said = {key: part for key, part in document.value.items() if key != PUBLISHED}
+    return hashlib.sha256(yaml_marks.dump(said).encode()).hexdigest()[:8]
 
 
 @dataclass
@@ -129,7 +134,7 @@ class _Reader:
 
     def settings(self, points: list[Point]) -> tuple[Setting, ...]:
         """The points by what they set beside the seed, each with all candidates. Raises ScenarioError, located."""
-        kept = {key: part for key, part in self.document.value.items() if key not in ("matrix", "tune")}
+        kept = {key: part for key, part in self.document.value.items() if key not in ("matrix", "tune", PUBLISHED)}
         self.base = dataclasses.replace(self.document, value=kept)
         grouped = itertools.groupby(points, lambda point: [entry.path for key, entry in point.items() if key != SEED])
         return tuple(self.setting(list(group)) for _, group in grouped)
