@@ -74,7 +74,7 @@ def sizes(scenario: Scenario) -> tuple[int, int]:
 
     world = World(scenario, Seeds.of(scenario.seed))
     world.survey()
-    return sum(slot.size for slot in world.layout), scenario.sketch.value.bind(world.layout).size
+    return sum(slot.size for slot in world.layout), world.pair.size
 
 
 def figures(scenario: Scenario) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import pydantic
 import torch
@@ -90,8 +90,38 @@ class Pair(Protocol):
         """`up`, damped so that `x + pull(down(y) - down(x))` never overshoots y in norm."""
 
 
+class Map(Protocol):
+    """S of one weight matrix, of d columns and s of its sketch, as what it does to rows."""
+
+    def fold(self, x: Tensor, z: Tensor) -> None:
+        """Fill `z` (rows x s) with `x S`, x being rows x d."""
+
+    def unfold(self, z: Tensor, x: Tensor, damped: bool) -> None:
+        """Fill `x` (rows x d) with `z S^T`; damped, with what makes of it and `fold` a projection."""
+
+    def folded(self, x: Tensor) -> Tensor:
+        """`fold` as a new tensor, through which gradients of any order flow."""
+
+    def unfolded(self, z: Tensor, damped: bool) -> Tensor:
+        """`unfold` as a new tensor, through which gradients of any order flow."""
+
+
+@runtime_checkable
+class Layerwise(Protocol):
+    """What a Pair is besides whose maps are those of weight matrices, each by itself: layers can compute with them."""
+
+    def maps(self, key: bytes, device: torch.device) -> Sequence[Map | None]:
+        """S of each slot, None where it travels whole."""
+
+    def sketches_of(self, z_S: Tensor) -> list[Tensor]:
+        """The sketched matrices as views, rows x s, and what travels whole."""
+
+
 class Sketch(Protocol):
-    """How parameters travel."""
+    """How parameters travel.
+
+    One that changes from round to round has `in_round(seeds, r)` too: the sketch of round r, from what all peers share.
+    """
 
     @property
     def keyed(self) -> bool:

@@ -33,7 +33,8 @@ from p2pfl.runtime.plan import Plan
 from p2pfl.runtime.world import World
 from p2pfl.seeds import Seeds
 from p2pfl.sketches._hashing import draw
-from p2pfl.sketches.countsketch import Buckets, CountSketch
+from p2pfl.sketches._matrices import Matrices
+from p2pfl.sketches.countsketch import CountSketch
 from p2pfl.sketches.dense import Dense
 
 CPU = torch.device("cpu")
@@ -193,7 +194,7 @@ def mixing_matrix(made: World) -> Tensor:
 
 def sketch_matrix(pair: Pair, key: bytes) -> Tensor:
     """S of all parameters at once, D x S: a block of d_in x s for each row of each matrix, ones elsewhere."""
-    assert isinstance(pair, Buckets)
+    assert isinstance(pair, Matrices)
     parts = []
     for at, (slot, s) in enumerate(zip(pair.layout, pair.widths, strict=True)):
         parts.append(torch.kron(torch.eye(slot.shape[0]), slot_matrix(pair, at, key)) if s else torch.eye(slot.size))
@@ -201,10 +202,10 @@ def sketch_matrix(pair: Pair, key: bytes) -> Tensor:
     return joined.double()
 
 
-def slot_matrix(pair: Buckets, at: int, key: bytes) -> Tensor:
+def slot_matrix(pair: Matrices, at: int, key: bytes) -> Tensor:
     """S of one slot, d x s."""
     d, s = pair.layout[at].size // pair.layout[at].shape[0], pair.widths[at]
-    hashed = draw(key + at.to_bytes(4, "little"), d, s, pair.balanced, CPU)
+    hashed = pair.draw(key + at.to_bytes(4, "little"), d, s, device=CPU)
     s_ds = torch.zeros(d, s)
     for i in range(d):
         s_ds[i, hashed.bucket_d[i]] = hashed.sign_d[i]
@@ -213,7 +214,7 @@ def slot_matrix(pair: Buckets, at: int, key: bytes) -> Tensor:
 
 def damped(pair: Pair, key: bytes) -> Tensor:
     """What a difference becomes on its way, D x D: S diag(1 / load) S^T; the identity without a sketch."""
-    if not isinstance(pair, Buckets):
+    if not isinstance(pair, Matrices):
         return torch.eye(pair.size, dtype=torch.float64)
     s_DS = sketch_matrix(pair, key)
     return s_DS @ torch.diag(1 / s_DS.abs().sum(0).clamp(min=1)) @ s_DS.T
@@ -322,7 +323,7 @@ def test_sketched_fedavg_is_the_papers_sketched_layers_and_their_gradients(
     )
     ours, twin = played(made, rounds=3), Gradients(made)
     pair = ours.mes[HUB].pair
-    assert isinstance(pair, Buckets)
+    assert isinstance(pair, Matrices)
     lr, momentum, decay = (
         made.settings.training.lr,
         made.settings.training.momentum,
@@ -650,7 +651,7 @@ class Undamped:
 
 @dataclass(frozen=True)
 class UndampedPair:
-    pair: Buckets
+    pair: Matrices
     size: int
 
     def down(self, x_D: Tensor, key: bytes) -> Tensor:

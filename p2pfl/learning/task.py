@@ -9,20 +9,31 @@ Shapes: D parameters, S numbers of a sketch, B examples of a batch, C x H x W an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from p2pfl.contracts import Pair, Trained, Training
+from p2pfl.contracts import Layerwise, Pair, Trained, Training
 from p2pfl.learning.data import Data
 from p2pfl.learning.model import Model, layout_of
+from p2pfl.learning.sketched import Sketched
 from p2pfl.seeds import Seeds
 
 CHUNK = 256
 """Examples that are evaluated at once."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where steps are taken: how a vector is cut into tensors, what precedes a step, what becomes of gradients."""
+
+    cut: Callable[[Tensor], Sequence[Tensor]]
+    refresh: Callable[[], object] = lambda: None
+    folded: Callable[[Sequence[Tensor]], Sequence[Tensor]] = lambda gradients: gradients
 
 
 class SGDTask:
@@ -96,21 +107,30 @@ class SGDTask:
         if count == 0:
             return Trained(x, m, math.nan)
         x, m = x.clone(), self._first_momentum(x, m)
-        views = self._stand_at(x) if pair is None else ()
-        whole = pair is not None or self.device.type != "cpu"  # few large kernels on a GPU, no copy on a CPU
-        points = (x,) if whole else views
-        momenta = [None] * len(points) if m is None else [m] if whole else self._views(m)
+        if pair is None:
+            self._stand_at(x)
+            losses = self._walk(x, m, first, count, Space(self._views))
+        elif isinstance(pair, Layerwise):
+            with Sketched(self.module, pair, key, x).standing() as sketched:
+                losses = self._walk(x, m, first, count, Space(sketched.cut, sketched.refresh, sketched.folded))
+        else:
+            up, down = lambda: self._stand_at(pair.up(x, key)), lambda g: [pair.down(flat(g), key)]
+            losses = self._walk(x, m, first, count, Space(lambda z: [z], up, down))
+        return Trained(x, m, torch.stack(losses).mean().item())
+
+    def _walk(self, x: Tensor, m: Tensor | None, first: int, count: int, space: Space) -> list[Tensor]:
+        """Take the steps, altering x and m in place; returns the losses."""
+        whole = self.device.type != "cpu"  # few large kernels on a GPU, no copy on a CPU
+        points = (x,) if whole else space.cut(x)
+        momenta = [None] * len(points) if m is None else [m] if whole else space.cut(m)
         losses = []
         for at in range(first, first + count):
-            if pair is not None:
-                self._stand_at(pair.up(x, key))
+            space.refresh()
             loss, gradients = self._gradients(at)
-            if whole:
-                g_D = flat(gradients)
-                gradients = (g_D if pair is None else pair.down(g_D, key),)
-            descend(points, momenta, gradients, self.training, self.lr(at))
+            gradients = space.folded(gradients)
+            descend(points, momenta, [flat(gradients)] if whole else gradients, self.training, self.lr(at))
             losses.append(loss)
-        return Trained(x, m, torch.stack(losses).mean().item())
+        return losses
 
     def step(self, x_D: Tensor, m_D: Tensor | None, at: int) -> Trained:
         """The displacement `-lr(at) * gradient` (or momentum) of the `at`-th batch, taken at `x_D`, not yet added."""
@@ -146,7 +166,7 @@ class SGDTask:
         accuracy, loss = (right_and_loss / len(labels_N)).tolist()
         return {"accuracy": accuracy, "loss": loss}
 
-    def _gradients(self, at: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _gradients(self, at: int) -> tuple[Tensor, Sequence[Tensor]]:
         """Loss of the `at`-th batch where the module stands, and its gradient in each parameter tensor."""
         inputs, labels = self.batch(at)
         loss = nn.functional.cross_entropy(self.module(inputs), labels)

@@ -141,8 +141,8 @@ def _interrupted(recorder: Recorder) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for heard, handler in before.items():
+            signal.signal(heard, handler)
 
 
 def make_folder(folder: Path) -> None:

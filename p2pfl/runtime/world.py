@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from p2pfl import mixing, own_code, scenario
-from p2pfl.contracts import Layout, Training
+from p2pfl.contracts import Layout, Pair, Training
 from p2pfl.errors import ScenarioError
 from p2pfl.learning.data import Data
 from p2pfl.learning.model import Model, layout_of
@@ -47,11 +47,13 @@ class Seat:
         return {"secret": Form(figures={"half": bytes})} if r <= 0 else self.flow.forms(self.in_round(self.me, r), r)
 
     def in_round(self, me: Peer, r: int) -> Peer:
-        """The peer as it stands in round `r`: with the neighbours of that round."""
-        if self.around is None:
-            return me
-        weights, roster = self.around(r)
-        return replace(me, neighbours=tuple(weights[me.id]), weights=weights[me.id], roster=roster)
+        """The peer as it stands in round `r`: with the neighbours and the sketch of that round."""
+        if self.around is not None:
+            weights, roster = self.around(r)
+            me = replace(me, neighbours=tuple(weights[me.id]), weights=weights[me.id], roster=roster)
+        if hasattr(me.sketch, "in_round") and (sketch := me.sketch.in_round(me.shared, r)) is not me.sketch:
+            me = replace(me, sketch=sketch)
+        return me
 
 
 class World:
@@ -72,7 +74,7 @@ class World:
         assert self.graph
         if scenario.varies(self.settings):
             self.around(1)
-        for key, make in (("data", "data"), ("partition", "shards"), ("model", "layout")):
+        for key, make in (("data", "data"), ("partition", "shards"), ("model", "layout"), ("sketch", "pair")):
             self._insist(key, make)
         self._refuse_blind_stops()
         for i in self.roles:
@@ -184,6 +186,12 @@ class World:
     def layout(self) -> Layout:
         """How the parameters of the model are laid out."""
         return layout_of(self.settings.model.value.build(self.data.shape, self.data.classes))
+
+    @cached_property
+    def pair(self) -> Pair:
+        """The sketch of this layout, of no round in particular."""
+        pair: Pair = self.settings.sketch.value.bind(self.layout)
+        return pair
 
     @cached_property
     def weights(self) -> dict[PeerId, dict[PeerId, float]]:

@@ -7,6 +7,7 @@ Shapes: d columns, s buckets.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -18,8 +19,8 @@ from torch import Tensor
 
 from p2pfl.sketches._matrices import blocks
 
-LAYERS = 16
-"""From more columns a bucket on, buckets are filled one column at a time."""
+MOST_RUNS = 32
+"""From more runs on, buckets are filled one column at a time."""
 
 
 def words(key: bytes, columns: int) -> NDArray[numpy.uint64]:
@@ -27,45 +28,53 @@ def words(key: bytes, columns: int) -> NDArray[numpy.uint64]:
     return numpy.frombuffer(hashlib.shake_256(key).digest(8 * columns), "<u8")
 
 
-def deck(word_d: NDArray[Any]) -> NDArray[numpy.int64]:
-    """All columns, shuffled: in the order of their words, whose lowest bits make room for the column's number."""
-    columns = len(word_d)
-    low = numpy.uint64((1 << columns.bit_length()) - 1)
-    return (numpy.sort(word_d & ~low | numpy.arange(columns, dtype=numpy.uint64)) & low).astype(numpy.int64)
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring columns that go to neighbouring buckets from `bucket` on, with their parts of the two factors."""
+
+    columns: int
+    bucket: int
+    sign: Tensor
+    damped: Tensor
 
 
 @dataclass(frozen=True)
 class Hash:
     """S of one matrix: column i goes to `bucket_d[i]` with `sign_d[i]`; `damped_d` is the sign over the bucket's load.
 
-    `layers` are the columns as dealt, s at a time, so that buckets fill in parallel; none where that does not pay.
+    `runs` say the same of whole stretches of columns, one after the other, so that all is done in the order in which
+    memory lies; there are none where that does not pay.
     """
 
     bucket_d: Tensor
     sign_d: Tensor
     damped_d: Tensor
-    layers: tuple[Tensor, ...]
+    runs: tuple[Run, ...]
     s: int
 
     def fold(self, x: Tensor, z: Tensor) -> None:
-        """Fill `z` (rows x s) with `x S`; x (rows x d) is read once, in the order in which it lies."""
-        signed = dealt = x.new_empty(0)
-        for x_B, z_B in blocks(x, z):
-            if len(signed) != len(x_B):
-                signed, dealt = torch.empty_like(x_B), torch.empty_like(z_B)
-            torch.mul(x_B, self.sign_d, out=signed)
-            if not self.layers:
-                z_B.zero_().index_add_(1, self.bucket_d, signed)
-                continue
-            torch.index_select(signed, 1, self.layers[0], out=z_B)
-            for layer in self.layers[1:]:
-                z_B[:, : len(layer)].add_(torch.index_select(signed, 1, layer, out=dealt[:, : len(layer)]))
+        """Fill `z` (rows x s) with `x S`; x is rows x d."""
+        for at, (run, part) in enumerate(self._stretches(x)):
+            if at == 0:  # it fills every bucket once
+                torch.mul(part, run.sign, out=z)
+            else:
+                z.narrow(1, run.bucket, run.columns).addcmul_(part, run.sign)
+        for x_B, z_B in () if self.runs else blocks(x, z):
+            z_B.zero_().index_add_(1, self.bucket_d, x_B * self.sign_d)
 
     def unfold(self, z: Tensor, x: Tensor, damped: bool) -> None:
         """Fill `x` (rows x d) with `z S^T`, or damped with `(z / q) S^T`, q being the loads of the buckets."""
-        factor_d = self.damped_d if damped else self.sign_d
-        for x_B, z_B in blocks(x, z):
-            torch.index_select(z_B, 1, self.bucket_d, out=x_B).mul_(factor_d)
+        for run, part in self._stretches(x):
+            factor = run.damped if damped else run.sign
+            torch.mul(z.narrow(1, run.bucket, run.columns), factor, out=part)
+        for x_B, z_B in () if self.runs else blocks(x, z):
+            torch.index_select(z_B, 1, self.bucket_d, out=x_B).mul_(self.damped_d if damped else self.sign_d)
+
+    def _stretches(self, x: Tensor) -> Iterable[tuple[Run, Tensor]]:
+        """Each run with its columns of x."""
+        if not self.runs:
+            return ()
+        return zip(self.runs, x.split_with_sizes([run.columns for run in self.runs], 1), strict=True)
 
     def folded(self, x: Tensor) -> Tensor:
         """`fold` for autograd."""
@@ -80,17 +89,32 @@ class Hash:
 def draw(key: bytes, columns: int, s: int, balanced: bool, device: torch.device) -> Hash:
     """S for `columns` columns and `s` buckets: a column's lowest bit is its sign.
 
-    Balanced, columns are dealt as cards, one to each bucket in turn; else the other bits are the bucket.
+    Balanced, every s neighbouring columns go to neighbouring buckets, from one on that is drawn for them; what is
+    beyond the last bucket goes on at the first. Else the other bits of each column are its bucket.
     """
     word_d = words(key, columns)
     sign_d = 1 - 2 * (word_d & 1).astype(numpy.float32)
+    turns = rotations(word_d, s) if balanced else []
     if balanced:
-        order_d = deck(word_d)
-        bucket_d = numpy.empty(columns, numpy.int64)
-        bucket_d[order_d] = numpy.arange(columns) % s
+        bucket_d = numpy.concatenate([numpy.arange(bucket, bucket + count) for count, bucket in turns])
     else:
         bucket_d = ((word_d >> 1) % s).astype(numpy.int64)
     load_s = numpy.bincount(bucket_d, minlength=s).astype(numpy.float32)
     on = partial(torch.as_tensor, device=device)
-    layers = torch.split(on(order_d), s) if balanced and columns <= LAYERS * s else ()
-    return Hash(on(bucket_d), on(sign_d), on(sign_d / load_s[bucket_d]), layers, s)
+    sign, damped = on(sign_d), on(sign_d / load_s[bucket_d])
+    sizes = [count for count, _ in turns] if len(turns) <= MOST_RUNS else []
+    cut = zip(turns, *(each[: sum(sizes)].split_with_sizes(sizes) for each in (sign, damped)), strict=False)
+    return Hash(on(bucket_d), sign, damped, tuple(Run(*turn, *factors) for turn, *factors in cut), s)
+
+
+def rotations(word_d: NDArray[Any], s: int) -> list[tuple[int, int]]:
+    """How many columns go to which bucket and those after it, one stretch after the other.
+
+    The first block of s columns stays, every other is turned by an offset drawn from its word. Turning the first as
+    well would only number the buckets otherwise.
+    """
+    turns = [(s, 0)]
+    for start in range(s, len(word_d), s):
+        count, offset = min(s, len(word_d) - start), int(word_d[start] >> 1) % s
+        turns += [(min(count, s - offset), offset), (count - s + offset, 0)]
+    return [(count, bucket) for count, bucket in turns if count > 0]

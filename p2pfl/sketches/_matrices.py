@@ -8,33 +8,17 @@ Shapes: D parameters, S numbers on the wire; of one matrix d columns, and s of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from p2pfl.contracts import Layout, Slot
+from p2pfl.contracts import Layout, Map
 
 BLOCK = 1 << 18
 """Numbers of a matrix that are worked on at once: 1 MiB stays in a core's cache."""
-
-
-class Map(Protocol):
-    """S of one matrix, as what it does to rows."""
-
-    def fold(self, x: Tensor, z: Tensor) -> None:
-        """Fill `z` (rows x s) with `x S`, x being rows x d."""
-
-    def unfold(self, z: Tensor, x: Tensor, damped: bool) -> None:
-        """Fill `x` (rows x d) with `z S^T`; damped, with what makes of it and `fold` a projection."""
-
-    def folded(self, x: Tensor) -> Tensor:
-        """`fold` as a new tensor, through which gradients of any order flow."""
-
-    def unfolded(self, z: Tensor, damped: bool) -> Tensor:
-        """`unfold` as a new tensor, through which gradients of any order flow."""
 
 
 class Draw(Protocol):
@@ -44,25 +28,17 @@ class Draw(Protocol):
         """S of d x s."""
 
 
-def widths(layout: Layout, ratio: float) -> tuple[int, ...]:
-    """s of each slot, how many columns of its matrix travel; 0 where it travels whole."""
-    return tuple(width(slot, ratio) for slot in layout)
-
-
-def width(slot: Slot, ratio: float) -> int:
-    """s of one slot."""
-    if slot.output or len(slot.shape) < 2:
-        return 0
-    return max(1, round(ratio * (slot.size // slot.shape[0])))
-
-
 @dataclass(frozen=True)
 class Matrices:
-    """A pair of maps along a layout, when `draw` says what S is; `widths` holds s of each slot, 0 for a whole one."""
+    """A pair of maps along a layout, when `draw` says what S is; `widths` holds s of each slot, 0 for a whole one.
+
+    `damping` multiplies what is pulled of the matrices.
+    """
 
     layout: Layout
     widths: tuple[int, ...]
     draw: Draw
+    damping: float = 1.0
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,11 +46,11 @@ class Matrices:
 
     def down(self, x_D: Tensor, key: bytes) -> Tensor:
         """`W S` for each matrix, the rest as it is; where `x_D` wants a gradient, it flows."""
-        maps, x_parts = self._maps(key, x_D.device), self._matrices_of(x_D)
+        maps, x_parts = self.maps(key, x_D.device), self._matrices_of(x_D)
         if x_D.requires_grad and torch.is_grad_enabled():
             return torch.cat([(s.folded(x) if s else x).reshape(-1) for s, x in zip(maps, x_parts, strict=True)])
         z_S = x_D.new_empty(self.size)
-        for s, x, z in zip(maps, x_parts, self._sketches_of(z_S), strict=True):
+        for s, x, z in zip(maps, x_parts, self.sketches_of(z_S), strict=True):
             if s is None:
                 z.copy_(x)
             else:
@@ -86,24 +62,27 @@ class Matrices:
         return self._spread(z_S, key, damped=False)
 
     def pull(self, z_S: Tensor, key: bytes) -> Tensor:
-        """What makes `pull(down(x))` a projection for each matrix, the rest as it is; differentiable as `up` is."""
+        """What makes `pull(down(x))` a projection for each matrix, times `damping`; differentiable as `up` is."""
         return self._spread(z_S, key, damped=True)
 
     def _spread(self, z_S: Tensor, key: bytes, damped: bool) -> Tensor:
-        maps, z_parts = self._maps(key, z_S.device), self._sketches_of(z_S)
+        maps, z_parts = self.maps(key, z_S.device), self.sketches_of(z_S)
+        factor = self.damping if damped else 1.0
         if z_S.requires_grad and torch.is_grad_enabled():
             both = zip(maps, z_parts, strict=True)
-            return torch.cat([(s.unfolded(z, damped) if s else z).reshape(-1) for s, z in both])
+            return torch.cat([(s.unfolded(z, damped) * factor if s else z).reshape(-1) for s, z in both])
         x_D = z_S.new_empty(sum(slot.size for slot in self.layout))
         for s, z, x in zip(maps, z_parts, self._matrices_of(x_D), strict=True):
             if s is None:
                 x.copy_(z)
-            else:
-                s.unfold(z, x, damped)
+                continue
+            s.unfold(z, x, damped)
+            if factor != 1:
+                x.mul_(factor)
         return x_D
 
-    def _maps(self, key: bytes, device: torch.device) -> list[Map | None]:
-        """S of each slot: no two of one key alike, so that equal matrices do not tell on each other."""
+    def maps(self, key: bytes, device: torch.device) -> Sequence[Map | None]:
+        """S of each slot, None for a whole one: no two of one key alike, so that equal matrices tell nothing."""
         return [
             self.draw(key + at.to_bytes(4, "little"), slot.size // slot.shape[0], s, device=device) if s else None
             for at, (slot, s) in enumerate(zip(self.layout, self.widths, strict=True))
@@ -115,7 +94,7 @@ class Matrices:
         rows = zip(parts, self.layout, self.widths, strict=True)
         return [x.view(slot.shape[0], -1) if s else x for x, slot, s in rows]
 
-    def _sketches_of(self, z_S: Tensor) -> list[Tensor]:
+    def sketches_of(self, z_S: Tensor) -> list[Tensor]:
         """The matrices of a sketch, rows x s, and what travels whole."""
         parts = z_S.split_with_sizes(self._sizes())
         return [z.view(-1, s) if s else z for z, s in zip(parts, self.widths, strict=True)]

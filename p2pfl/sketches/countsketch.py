@@ -1,66 +1,58 @@
 """CountSketch of every weight matrix along its input side: W -> W S, by random buckets and signs.
 
 Source: Wang & Zhang, "Matrix Sketching for Secure Collaborative Machine Learning" (DBCL), section 2:
-every row of S (d_in x s) has one non-zero entry, at a random bucket, of random sign; E[S S^T] = I.
-Balanced (the default): the buckets are dealt out like cards from a shuffled deck, so each holds d_in / s
-coordinates or one more: still unbiased, half the noise.
+every row of S (d x s) has one non-zero entry, at a random bucket, of random sign; E[S S^T] = I.
+
+Balanced (the default, ours): the columns are cut into blocks of s; a block goes to the s buckets in its order, but
+turned by an offset drawn for it. So each bucket holds d / s columns or one more, at half the noise, and all is done in
+the order in which memory lies. (In the authors' code columns are shuffled: the same noise, several times the time.)
+
+Variance: a^T S S^T b - a^T b is the sum over pairs k != l that share a bucket of sign_k sign_l a_k b_l. Signs are
+independent, so its expected square is the sum over pairs of P(k and l meet) (a_k^2 b_l^2 + a_k b_k a_l b_l). Drawn
+independently, any two columns meet with probability 1/s: the paper's lemma 5. Balanced, two columns of one block never
+meet, two of different blocks with probability 1/s, as one of their offsets is uniform whatever the other: the same sum
+over pairs of different blocks only. With s = d there is one block, and no noise.
 
 Damping: with bucket loads q, `pull(z) = (z / q) S^T` makes `pull(down(x))` the orthogonal projection of x
-onto the range of S, whatever the loads; where s divides d_in this is s/d_in times `up`.
+onto the range of S, whatever the loads; where s divides d this is s/d times `up`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, ClassVar
-
-import pydantic
-from torch import Tensor
+from typing import ClassVar
 
 from p2pfl.contracts import Layout
+from p2pfl.seeds import Seeds
+from p2pfl.sketches import _options
 from p2pfl.sketches._hashing import draw
-from p2pfl.sketches._matrices import Matrices, widths
+from p2pfl.sketches._matrices import Matrices
 
 
 @dataclass(frozen=True)
 class CountSketch:
-    """DBCL's CountSketch: `ratio` of the columns of each weight matrix travels, under a key."""
+    """DBCL's CountSketch: `ratio` of the columns of each weight matrix travels, under a key; layers in `plain` whole.
 
-    ratio: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.5
+    `balanced` fills buckets evenly. Of what was sketched of a difference, peers take `damping` of the way.
+    """
+
+    ratio: _options.Ratio = 0.5
+    plain: tuple[str, ...] = ()
     balanced: bool = True
+    damping: _options.Damping = 1.0
     keyed: ClassVar[bool] = True
 
-    def bind(self, layout: Layout) -> Buckets:
-        """The maps for parameters of this layout."""
-        return Buckets(layout, widths(layout, self.ratio), self.balanced)
-
-
-@dataclass(frozen=True)
-class Buckets:
-    """The pair of maps, bound to a layout; `widths` holds s of each slot, 0 for a slot that travels whole."""
-
-    layout: Layout
-    widths: tuple[int, ...]
-    balanced: bool
-    matrices: Matrices = field(init=False)
-
     def __post_init__(self) -> None:
-        object.__setattr__(self, "matrices", Matrices(self.layout, self.widths, partial(draw, balanced=self.balanced)))
+        _options.check_damping(self.damping)
 
-    @property
-    def size(self) -> int:
-        """S: how many numbers travel."""
-        return self.matrices.size
+    def in_round(self, seeds: Seeds, r: int) -> CountSketch:
+        """The sketch of a round, of one ratio."""
+        if isinstance(self.ratio, tuple):
+            return replace(self, ratio=_options.drawn(self.ratio, seeds, r))
+        return self
 
-    def down(self, x_D: Tensor, key: bytes) -> Tensor:
-        """`W S` for each matrix, the rest as it is."""
-        return self.matrices.down(x_D, key)
-
-    def up(self, z_S: Tensor, key: bytes) -> Tensor:
-        """`Z S^T` for each matrix, the rest as it is."""
-        return self.matrices.up(z_S, key)
-
-    def pull(self, z_S: Tensor, key: bytes) -> Tensor:
-        """`(Z / q) S^T` for each matrix, the rest as it is."""
-        return self.matrices.pull(z_S, key)
+    def bind(self, layout: Layout) -> Matrices:
+        """The maps for parameters of this layout. Raises ValueError when it has no layer of a name in `plain`."""
+        widths = _options.widths(layout, self.ratio, self.plain)
+        return Matrices(layout, widths, partial(draw, balanced=self.balanced), self.damping)

@@ -14,30 +14,53 @@ Damping: `pull(z) = (s/d) z S^T` makes `pull(down(x))` x on the sampled columns 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Annotated, ClassVar
+from typing import Any, ClassVar
 
 import numpy
-import pydantic
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pfl.contracts import Layout
-from p2pfl.sketches._hashing import deck, words
-from p2pfl.sketches._matrices import Matrices, blocks, widths
+from p2pfl.seeds import Seeds
+from p2pfl.sketches import _options
+from p2pfl.sketches._hashing import words
+from p2pfl.sketches._matrices import Matrices, blocks
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """DBCL's uniform sampling: `ratio` of the columns of each weight matrix travels, the others do not, under a key."""
+    """DBCL's uniform sampling: `ratio` of the columns of each weight matrix travels, the others do not, under a key.
 
-    ratio: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.5
+    Layers in `plain` travel whole. Of what was sketched of a difference, peers take `damping` of the way.
+    """
+
+    ratio: _options.Ratio = 0.5
+    plain: tuple[str, ...] = ()
+    damping: _options.Damping = 1.0
     keyed: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        _options.check_damping(self.damping)
+
+    def in_round(self, seeds: Seeds, r: int) -> Sampling:
+        """The sketch of a round, of one ratio."""
+        if isinstance(self.ratio, tuple):
+            return replace(self, ratio=_options.drawn(self.ratio, seeds, r))
+        return self
+
     def bind(self, layout: Layout) -> Matrices:
-        """The maps for parameters of this layout."""
-        return Matrices(layout, widths(layout, self.ratio), draw)
+        """The maps for parameters of this layout. Raises ValueError when it has no layer of a name in `plain`."""
+        return Matrices(layout, _options.widths(layout, self.ratio, self.plain), draw, self.damping)
+
+
+def shuffled(word_d: NDArray[Any]) -> NDArray[numpy.int64]:
+    """All columns, in the order of their words, whose lowest bits make room for the column's number."""
+    columns = len(word_d)
+    low = numpy.uint64((1 << columns.bit_length()) - 1)
+    return (numpy.sort(word_d & ~low | numpy.arange(columns, dtype=numpy.uint64)) & low).astype(numpy.int64)
 
 
 @dataclass(frozen=True)
@@ -76,7 +99,7 @@ class Sample:
 @lru_cache(maxsize=64)
 def draw(key: bytes, columns: int, s: int, *, device: torch.device) -> Sample:
     """S of d x s: the first s of the shuffled columns, in that order."""
-    chosen_s = deck(words(key, columns))[:s]
+    chosen_s = shuffled(words(key, columns))[:s]
     place_d, sent_d = numpy.zeros(columns, numpy.int64), numpy.zeros(columns, numpy.float32)
     place_d[chosen_s], sent_d[chosen_s] = numpy.arange(s), 1
     chosen, place, sent = (torch.as_tensor(each, device=device) for each in (chosen_s, place_d, sent_d))
