@@ -19,6 +19,7 @@ SCRIPTS = (
     ("startup.py",),
     ("transport.py",),
     ("scale.py",),
+    ("sketches.py",),
 )
 
 

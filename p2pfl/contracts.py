@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from p2pfl import plugins
-from p2pfl.messages import Mail, Message, PeerId
+from p2pfl.messages import Figure, Mail, Message, PeerId
 from p2pfl.seeds import Seeds
 
 
@@ -87,7 +87,7 @@ class Pair(Protocol):
         """Its transpose `z S^T`, of D numbers: E[up(down(x))] = x."""
 
     def pull(self, z_S: Tensor, key: bytes) -> Tensor:
-        """`up`, damped so that `x + pull(down(y) - down(x))` never overshoots y in norm."""
+        """`up`, damped so that `x + pull(down(y) - down(x))` is no further from y than x is."""
 
 
 class Map(Protocol):
@@ -97,7 +97,7 @@ class Map(Protocol):
         """Fill `z` (rows x s) with `x S`, x being rows x d."""
 
     def unfold(self, z: Tensor, x: Tensor, damped: bool) -> None:
-        """Fill `x` (rows x d) with `z S^T`; damped, with what makes of it and `fold` a projection."""
+        """Fill `x` (rows x d) with `z S^T`; damped, so that what is folded and unfolded never overshoots."""
 
     def folded(self, x: Tensor) -> Tensor:
         """`fold` as a new tensor, through which gradients of any order flow."""
@@ -126,6 +126,10 @@ class Sketch(Protocol):
     @property
     def keyed(self) -> bool:
         """Whether its maps depend on a key; without one, `key` is empty everywhere."""
+
+    @property
+    def reach(self) -> float:
+        """How many times as far as a projection its `pull` goes at most; 1 where it is one."""
 
     def bind(self, layout: Layout) -> Pair:
         """The maps for parameters of this layout."""
@@ -176,8 +180,11 @@ class Task(Protocol):
         It is a new tensor, which the caller may alter.
         """
 
-    def evaluate(self, x_D: Tensor, split: str) -> dict[str, float]:
-        """`accuracy` (share of right answers) and `loss` on the `validation` or `test` split."""
+    def evaluate(self, x_D: Tensor, split: str) -> Mapping[str, Figure]:
+        """`accuracy` (share of right answers) and `loss` on the `validation` or `test` split.
+
+        Of two classes also `auc`, the area under the ROC curve, and `roc`, the curve itself as two lists of rates.
+        """
 
 
 class Bus(Protocol):

@@ -132,9 +132,9 @@ class Peer:
             return b""
         return hashlib.sha256(self.secrets[j] + r.to_bytes(8, "little")).digest()[:KEY_BYTES]
 
-    def fresh_key(self, r: int) -> bytes:
-        """A key of this peer's own choice for round `r`."""
-        return self.private.key(KEY_BYTES, "key", r) if self.sketch.keyed else b""
+    def fresh_key(self, r: int, *whose: PeerId) -> bytes:
+        """A key of this peer's own choice for round `r`, for all or for one peer; empty where sketches have none."""
+        return self.private.key(KEY_BYTES, "key", r, *whose) if self.sketch.keyed else b""
 
     def reachable(self, peers: Sequence[PeerId]) -> tuple[PeerId, ...]:
         """Those of `peers` that this one shares a secret with, where secrets are needed."""
@@ -198,8 +198,8 @@ class Algorithm(Protocol):
     def roles(self, learners: int) -> Mapping[PeerId, Role]:
         """Who there is, and what each does."""
 
-    def check(self, training: Training, links: Sequence[tuple[PeerId, PeerId]]) -> None:
-        """Raise ValueError when these settings or this graph cannot carry it."""
+    def check(self, training: Training, sketch: Sketch, links: Sequence[tuple[PeerId, PeerId]]) -> None:
+        """Raise ValueError when these settings, this sketch or this graph cannot carry it."""
 
     def vectors(self, links: Sequence[tuple[PeerId, PeerId]]) -> float:
         """Parameter vectors sent a round by all peers together, at most."""

@@ -17,6 +17,7 @@ import pydantic.json_schema
 
 from p2pfl import plugins
 from p2pfl.scenario import SLOTS, UNBUILT, Scenario
+from p2pfl.scenario.publication import ALIKE, FIGURES, PUBLISHED, Published
 
 Schema = dict[str, Any]
 
@@ -62,6 +63,7 @@ MEANINGS: Mapping[str, str] = {
     "matrix": "A sweep: dotted keys and the values of each. All combinations run, but those that `exclude` lists.",
     "matrix.exclude": "Combinations that do not run: each entry takes out all cases that have its values.",
     "tune": "Dotted keys and the candidates of each, of which the best on the validation split is taken.",
+    "published": "What a paper reports, to be shown beside one's own figures in the report of a sweep.",
 }
 """What the keys of a scenario mean, by their dotted path: those whose class does not say it."""
 
@@ -75,6 +77,8 @@ def document() -> Schema:
     for key in UNBUILT:
         top["properties"].setdefault(key, {"enum": [[], {}, None]})
     top["properties"] |= _sweep(top)
+    top["$defs"] |= _published(top["properties"]["tune"])
+    top["properties"][PUBLISHED] = {"anyOf": [{"$ref": f"#/$defs/{PUBLISHED}"}, {"enum": [{}, None]}]}
     top["$defs"] |= {part: schema for room in plugins.ROOMS for part, schema in _room(room)}
     for path, meaning in MEANINGS.items():
         _at(top, path)["description"] = meaning
@@ -167,6 +171,18 @@ def _sweep(top: Schema) -> Schema:
     exclude = {"type": ["array", "null"], "items": {"type": "object", "minProperties": 1}}
     matrix = tune | {"properties": lists | {"exclude": exclude}}
     return {"matrix": matrix | {"additionalProperties": False}, "tune": tune | {"additionalProperties": False}}
+
+
+def _published(sweep: Schema) -> Schema:
+    """The definitions of what a paper reports. Its settings have the keys of a sweep, each with a value."""
+    made = _tidy(_of(Published, f"{PUBLISHED}."))
+    inner = made.pop("$defs")
+    figure = inner[f"{PUBLISHED}.PublishedFigure"]["properties"]
+    figure["figure"]["enum"] = list(FIGURES)
+    each = {path: listed["items"] for path, listed in sweep["properties"].items() if path not in ALIKE}
+    further = dict.fromkeys(sweep["patternProperties"], True)
+    figure["when"] |= {"properties": each, "patternProperties": further, "additionalProperties": False}
+    return {**inner, PUBLISHED: made}
 
 
 def _at(top: Schema, path: str) -> Schema:

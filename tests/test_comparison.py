@@ -424,7 +424,7 @@ def test_the_page_of_real_runs_has_every_picture_and_links_to_each_run(runs: lis
     parsed = Parsed(page)
     assert re.findall(r"<h3>([^<]*)</h3>", page) == [
         f"{what}, over {over}"
-        for what in ("Accuracy on the validation set", "Training loss")
+        for what in ("Accuracy on the validation set", "Training loss", "Consensus distance")
         for over in ("rounds", "bytes", "time")
     ]
     assert "Final test accuracy of every seed" in page
@@ -466,6 +466,20 @@ def test_a_curve_is_the_mean_over_seeds_in_the_rounds_that_all_of_them_evaluated
     assert losses is not None
     assert losses.x_R.tolist() == [1.0, 2.0, 3.0]
     assert np.allclose(losses.mean_R, [1, 1 / 2, 1 / 3])
+
+
+def test_the_consensus_distance_is_a_curve_in_the_rounds_that_were_evaluated(runs: list[Path]) -> None:
+    group = grouped(runs)[0]
+    told = []
+    for run in runs[:3]:
+        rows = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+        told.append([row["consensus_distance"] for row in rows if "consensus_distance" in row])
+    over_rounds, over_bytes = curves.band(group, "consensus", "rounds"), curves.band(group, "consensus", "bytes")
+    assert over_rounds is not None
+    assert over_bytes is not None
+    assert over_rounds.x_R.tolist() == [2.0, 4.0]
+    assert over_rounds.mean_R.tolist() == pytest.approx([statistics.fmean(each) for each in zip(*told, strict=True)])
+    assert over_bytes.x_R[-1] == pytest.approx(statistics.fmean(group.seeds("bytes.sent").values()))
 
 
 def test_of_a_single_run_a_curve_has_no_band(tmp_path: Path) -> None:

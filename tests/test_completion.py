@@ -83,6 +83,8 @@ def test_scenarios_that_come_along_yaml_files_and_folders_are_offered(script: Pa
         "more/",
     ]
     assert offered(script, desk, "p2pfl", "launch", "more/") == ["more/inner.yml"]
+    in_folder = [name for name in scenario.shipped() if name.startswith("dbcl/")]
+    assert offered(script, desk, "p2pfl", "launch", "dbcl/") == in_folder != []
 
 
 @pytest.mark.parametrize("words", [("--engine", ""), ("--engine", "=")])

@@ -158,7 +158,7 @@ REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "a wrong option": (
         "matrix:\n  sketch:\n    - dense\n    - countsketch:\n        ratio: 2.0",
-        ("ratio is 2.0 (sweep.yaml:7)", "less than or equal to 1"),
+        ("ratio is 2.0 (sweep.yaml:7)", "at most 1"),
     ),
     "an unknown key": ("matrix: {trainin.lr: [1]}", ("unknown key 'trainin' (sweep.yaml:3)", "'training'")),
     "a key within a number": (

@@ -101,8 +101,8 @@ def plain(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten())
 
 
-def halved(channels: int, wider: int, activation: nn.Module) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(channels, wider, 5, padding=2), activation, nn.MaxPool2d(2)
+def halved(channels: int, wider: int, activation: nn.Module, kernel: int = 5) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(channels, wider, kernel, padding=kernel // 2), activation, nn.MaxPool2d(2)
 
 
 PLAIN: dict[str, tuple[tuple[int, int, int], nn.Module, list[nn.Module]]] = {
@@ -121,7 +121,14 @@ PLAIN: dict[str, tuple[tuple[int, int, int], nn.Module, list[nn.Module]]] = {
         plain(*halved(1, 16, nn.Sigmoid()), *halved(16, 32, nn.Sigmoid())),
         [nn.Linear(32 * 7 * 7, 10)],
     ),
+    "lfw_cnn": (
+        (3, 62, 47),
+        plain(*halved(3, 64, nn.ReLU(), 3), *halved(64, 64, nn.ReLU(), 3), *halved(64, 128, nn.ReLU(), 3)),
+        [nn.Linear(128 * 7 * 5, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10)],
+    ),
 }
+SMALLEST = {"lfw_cnn": 8}
+"""Pixels a side that its pools leave one of; 4 of all others."""
 PUBLISHED = {"cnn": 1_663_370, "resnet18": 11_173_962}
 """By McMahan et al. 2017 for MNIST; He et al.'s 18 layers for 32 x 32 pixels, batch norms being as many as ours."""
 
@@ -146,9 +153,10 @@ def test_there_are_as_many_parameters_as_published(name: str, shape: tuple[int, 
 @pytest.mark.parametrize("name", PLAIN)
 def test_an_image_that_is_too_small_is_refused_and_the_smallest_is_not(name: str) -> None:
     model: Model = plugins.build("models", name, {})
-    assert model.build((1, 4, 4), 3)(torch.zeros(1, 1, 4, 4)).shape == (1, 3)
-    with pytest.raises(ValueError, match="images of 3 x 9 pixels are smaller than 4 x 4"):
-        model.build((1, 3, 9), 3)
+    side = SMALLEST.get(name, 4)
+    assert model.build((1, side, side), 3)(torch.zeros(1, 1, side, side)).shape == (1, 3)
+    with pytest.raises(ValueError, match=f"images of {side - 1} x 9 pixels are smaller than {side} x {side}"):
+        model.build((1, side - 1, 9), 3)
 
 
 def resnet18(
@@ -219,6 +227,16 @@ def test_resnet18_is_of_any_width(width: int) -> None:
     assert module(image_BCHW).shape == (3, 10)
     norms = [layer for layer in module.modules() if isinstance(layer, nn.GroupNorm)]
     assert all(norm.num_channels / norm.num_groups >= min(16, norm.num_channels) for norm in norms)
+
+
+def test_two_logits_and_cross_entropy_are_one_sigmoid_and_its_loss() -> None:
+    """The paper's last layer: of two classes only the difference of the logits counts."""
+    logits_N2 = torch.randn(50, 2, generator=generator(), dtype=torch.float64)
+    labels_N = torch.arange(50) % 2
+    lead_N = logits_N2[:, 1] - logits_N2[:, 0]
+    torch.testing.assert_close(logits_N2.softmax(1)[:, 1], lead_N.sigmoid())
+    ours = functional.cross_entropy(logits_N2, labels_N)
+    torch.testing.assert_close(ours, functional.binary_cross_entropy_with_logits(lead_N, labels_N.double()))
 
 
 SLIM = {"resnet18": {"width": 8}}

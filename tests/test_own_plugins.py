@@ -124,7 +124,7 @@ class Relaxation:
     def roles(self, learners):
         return {i: Role(self, (i,)) for i in range(learners)}
 
-    def check(self, training, links):
+    def check(self, training, sketch, links):
         pass
 
     def vectors(self, links):

@@ -32,6 +32,14 @@ def test_there_is_a_quickstart_and_one_for_each_mode() -> None:
     assert MODES.keys() <= shipped().keys()
 
 
+def test_scenarios_in_folders_are_known_by_folder_and_name_like_all_others() -> None:
+    files = {path.relative_to(LEDGER.parent).with_suffix("").as_posix() for path in LEDGER.parent.rglob("*.yaml")}
+    assert files == set(shipped())
+    assert "dbcl/lfw_gender" in files
+    with pytest.raises(ScenarioError, match=r"'dbcl/lfw_gendre'.*did you mean 'dbcl/lfw_gender'"):
+        matrix.cases("dbcl/lfw_gendre")
+
+
 @pytest.mark.parametrize("name", shipped())
 def test_a_shipped_scenario_is_valid_and_named_like_its_file(name: str) -> None:
     settings = opened(name)

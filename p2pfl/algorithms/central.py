@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from p2pfl.algorithms.local_only import LocalOnly
-from p2pfl.contracts import Training
+from p2pfl.contracts import Sketch, Training
 from p2pfl.messages import HUB, PeerId
 from p2pfl.peer import Role
 
@@ -21,7 +21,7 @@ class Central:
         """The hub, which learns alone on every shard."""
         return {HUB: Role(LocalOnly(), tuple(range(learners)))}
 
-    def check(self, training: Training, links: Sequence[tuple[PeerId, PeerId]]) -> None:
+    def check(self, training: Training, sketch: Sketch, links: Sequence[tuple[PeerId, PeerId]]) -> None:
         """There is nobody to talk to."""
 
     def vectors(self, links: Sequence[tuple[PeerId, PeerId]]) -> float:

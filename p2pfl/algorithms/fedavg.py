@@ -5,6 +5,10 @@ Algorithm 1, in the form theta += step * sum_i p_i (theta_i - theta) / sum_i p_i
 Sketched as in DBCL (Wang & Zhang, section 4): the hub draws a key and sends `key, down(theta)`, members train in
 the sketched space, the hub applies `up` to the mean of their updates. Hub and member are two flows.
 
+Keys (ours): in the paper all members of a round train under one key. With `keys: own` each has another: they train
+at W S_i S_i^T of their own, and the hub takes the mean of `up` of each, in which the noise of their sketches averages
+out as well. Each message is sketched by itself then, and only the hub can compare updates.
+
 Averaging (ours): what the hub evaluates is the running mean of its models, the old mean weighing
 min(averaging, r / (r + 9)) in round r: it takes most of the sketch's noise away.
 """
@@ -13,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 import torch
 from torch import Tensor
 
-from p2pfl.contracts import Training
+from p2pfl.algorithms._star import models, update
+from p2pfl.contracts import Sketch, Training
 from p2pfl.messages import HUB, Exchange, Form, Mail, Message, PeerId, Report, Step
 from p2pfl.peer import KEY_BYTES, Peer, Role
 
@@ -29,11 +34,13 @@ class FedAvg:
     """Star: the hub averages what a `fraction` of the members trained, and takes `step` of the way there.
 
     `averaging`: the hub's running mean, 0 for none; by default 0.9 under a sketch and 0 without.
+    `keys`: of a sketch, one for all members of a round, or to each its own.
     """
 
     fraction: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
     step: Annotated[float, pydantic.Field(gt=0)] = 1.0
     averaging: Annotated[float, pydantic.Field(ge=0, lt=1)] | None = None
+    keys: Literal["shared", "own"] = "shared"
     topology = "star"
 
     def roles(self, learners: int) -> dict[PeerId, Role]:
@@ -41,7 +48,7 @@ class FedAvg:
         member = Member(self)
         return {HUB: Role(Hub(self), ())} | {i: Role(member, (i,), evaluated=False) for i in range(learners)}
 
-    def check(self, training: Training, links: Sequence[tuple[PeerId, PeerId]]) -> None:
+    def check(self, training: Training, sketch: Sketch, links: Sequence[tuple[PeerId, PeerId]]) -> None:
         """Every link must have the hub at one end, every member a link to it."""
         if any(HUB not in link for link in links):
             raise ValueError("fedavg runs on a star around the hub only: leave topology out, or say 'topology: star'")
@@ -92,18 +99,13 @@ class Hub:
     def round(self, me: Peer, state: HubState, r: int) -> Generator[Step, Mail, HubState]:
         """Send `key, down(x)` to the chosen, and take the step their weighted mean amounts to."""
         me.insist_finite(state.x_D, r)
-        key = me.fresh_key(r)
-        z_S = me.pair.down(state.x_D, key)
-        model = Message("model", r, {"params": z_S.cpu()}, {"key": key})
         linked = set(me.neighbours)  # perhaps not everybody, where links change
         chosen = tuple(i for i in self.rule.chosen(me, r) if i in linked)
-        mail = yield Exchange("update", r, dict.fromkeys(chosen, model), chosen)
+        post = models(me, state.x_D, chosen, r, own_keys=self.rule.keys == "own")
+        mail = yield Exchange("update", r, post, chosen)
         x_D = state.x_D
         if mail:
-            total = sum(me.roster.examples[i] for i in mail)
-            rows_KS = [m.tensors["params"].to(z_S.device) - z_S for m in mail.values()]
-            update_S = me.aggregator.merge(rows_KS, [me.roster.examples[i] / total for i in mail])
-            x_D = x_D + self.rule.step * me.pair.up(update_S, key)
+            x_D = x_D + self.rule.step * update(me, mail, post)
         weight = self.rule.mean_weight(me, r)
         yield Report(r, {"heard": len(mail)})
         return HubState(x_D, x_D if weight == 0 else weight * state.mean_D + (1 - weight) * x_D)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from p2pfl.algorithms._flood import flood, flood_forms
-from p2pfl.contracts import Training
+from p2pfl.contracts import Sketch, Training
 from p2pfl.messages import Exchange, Form, Mail, PeerId, Report, Step
 from p2pfl.peer import Peer, Role, Roster
 from p2pfl.seeds import Seeds
@@ -53,10 +53,13 @@ class LEASGD:
         """Every learner does the same; who leads changes as they learn."""
         return {i: Role(self, (i,)) for i in range(learners)}
 
-    def check(self, training: Training, links: Sequence[tuple[PeerId, PeerId]]) -> None:
-        """The elastic factor must be in [0, 1) at `lr`, the largest learning rate."""
+    def check(self, training: Training, sketch: Sketch, links: Sequence[tuple[PeerId, PeerId]]) -> None:
+        """The elastic factor must be in [0, 1) at `lr`, the largest learning rate; a relaxed pull stretches it."""
         if (pull := training.lr * self.rho) >= 1:
             raise ValueError(f"rho times lr must be below 1, not {self.rho:g} x {training.lr:g} = {pull:g}: lower rho")
+        if pull * sketch.reach > 1:
+            problem = f"rho times lr times the sketch's relaxation must be at most 1, not {pull * sketch.reach:g}"
+            raise ValueError(f"{problem}: lower rho, or the relaxation, which is {sketch.reach:g}")
 
     def vectors(self, links: Sequence[tuple[PeerId, PeerId]]) -> float:
         """Parameter vectors sent a round when every follower finds a leader: two a pair."""

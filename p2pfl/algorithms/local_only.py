@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from p2pfl.contracts import Trained, Training
+from p2pfl.contracts import Sketch, Trained, Training
 from p2pfl.messages import Form, Mail, PeerId, Report, Step
 from p2pfl.peer import Peer, Role
 
@@ -22,7 +22,7 @@ class LocalOnly:
         """Every learner does the same."""
         return {i: Role(self, (i,)) for i in range(learners)}
 
-    def check(self, training: Training, links: Sequence[tuple[PeerId, PeerId]]) -> None:
+    def check(self, training: Training, sketch: Sketch, links: Sequence[tuple[PeerId, PeerId]]) -> None:
         """Any graph will do: nothing travels."""
 
     def vectors(self, links: Sequence[tuple[PeerId, PeerId]]) -> float:

@@ -70,13 +70,12 @@ def is_unbiased_over_its_keys(plugin: Any) -> None:
 
 
 def never_pulls_beyond_where_it_is_pulled_to(plugin: Any) -> None:
-    """x + pull(down(y) - down(x)) is no further from y than x was, nor from x than y is: peers come together."""
+    """x + pull(down(y) - down(x)) is no further from y than x was: peers come together."""
     for pair, size, key in _bound(plugin):
         x_D, y_D = _numbers(size), _numbers(size, 1)
         moved_D = x_D + pair.pull(pair.down(y_D, key) - pair.down(x_D, key), key)
-        apart, left, went = (float(d_D.norm()) for d_D in (y_D - x_D, y_D - moved_D, moved_D - x_D))
+        apart, left = float((y_D - x_D).norm()), float((y_D - moved_D).norm())
         assert left <= apart * (1 + 1e-9), f"a pull from {apart:.4g} away ends {left:.4g} away: it drives peers apart"
-        assert went <= apart * (1 + 1e-9), f"a pull over {apart:.4g} goes {went:.4g} far"
 
 
 def is_a_function_of_its_key(plugin: Any) -> None:

@@ -21,6 +21,7 @@ from p2pfl.contracts import Layerwise, Pair, Trained, Training
 from p2pfl.learning.data import Data
 from p2pfl.learning.model import Model, layout_of
 from p2pfl.learning.sketched import Sketched
+from p2pfl.metrics import roc
 from p2pfl.seeds import Seeds
 
 CHUNK = 256
@@ -145,10 +146,11 @@ class SGDTask:
         return Trained(moved_D, m_D, loss.item())
 
     @torch.no_grad()
-    def evaluate(self, x_D: Tensor, split: str) -> dict[str, float]:
+    def evaluate(self, x_D: Tensor, split: str) -> dict[str, Any]:
         """`accuracy` (share of right answers) and `loss` on `validation` or `test`; {} where that holds nothing.
 
-        Raises ValueError for any other split.
+        Of two classes also the figures of `metrics.roc`, where the split has both. Raises ValueError for any other
+        split.
         """
         if split not in ("validation", "test"):
             raise ValueError(f"there are the splits validation and test, not {split!r}")
@@ -158,13 +160,16 @@ class SGDTask:
             return {}
         self._stand_at(x_D)
         right_and_loss = torch.zeros(2, dtype=torch.float64, device=self.device)
+        leads = []
         for inputs, labels in zip(torch.split(inputs_NCHW, CHUNK), torch.split(labels_N, CHUNK), strict=True):
             labels = labels.to(self.device)
             logits = self.module(inputs.to(self.device))
             right = (logits.argmax(1) == labels).sum()
             right_and_loss += torch.stack([right, nn.functional.cross_entropy(logits, labels, reduction="sum")])
+            leads.append(logits[:, 1] - logits[:, 0])  # not a softmax, which rounds what is sure to ties
         accuracy, loss = (right_and_loss / len(labels_N)).tolist()
-        return {"accuracy": accuracy, "loss": loss}
+        ranked = roc.figures(torch.cat(leads).cpu().numpy(), labels_N.numpy()) if self.data.classes == 2 else {}
+        return {"accuracy": accuracy, "loss": loss, **ranked}
 
     def _gradients(self, at: int) -> tuple[Tensor, Sequence[Tensor]]:
         """Loss of the `at`-th batch where the module stands, and its gradient in each parameter tensor."""

@@ -110,6 +110,8 @@ def _learned(run: Run) -> Iterator[Tile]:
         yield Tile(where, share(found["mean"]), beside or ("the hub's model" if "hub" in run.peers else ""))
     if "consensus_model" in found and "hub" not in run.peers:
         yield Tile("consensus model", share(found["consensus_model"]), "the models' mean")
+    if "mean" in (auc := numbers(summary.get("auc"))):
+        yield Tile("area under ROC", f"{auc['mean']:.4f}", "0.5 is chance, 1 is perfect")
     target = number(summary.get("rounds_to_target"))
     reached = f"target reached in round {target:.0f}" if target is not None else ""
     cut = f"of {planned(run):,}" if planned(run) > rounds(run) else ""

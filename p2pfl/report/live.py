@@ -234,10 +234,10 @@ def printable(text: str) -> str:
 
 def table(summary: Mapping[str, Any]) -> RenderableType:
     """The short table at the end of a run."""
-    shown = ("accuracy", "loss", "rounds_to_target", "consensus_distance", "bytes", "round_s", "startup_s", "wall_s")
+    shown = ("accuracy", "auc", "loss", "rounds_to_target", "consensus_distance", "bytes", "round_s", "startup_s")
     grid = Table(box=None, padding=(0, 3, 0, 0), show_header=False)
     for key, value in summary.items():
-        figures = list(flat({key: value})) if key in (*shown, "peer_memory_mb") else []
+        figures = list(flat({key: value})) if key in (*shown, "wall_s", "peer_memory_mb") else []
         if figures:
             words = [f"{path.removeprefix(f'{key}.')} {humane(path, item)}" for path, item in figures if path != key]
             text = "   ".join(words) if words else humane(key, value)

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from p2pfl.own_code import FOLDER
-from p2pfl.report import curves, ending, headline, peer_graph, strips
+from p2pfl.report import curves, ending, headline, peer_graph, roc, strips
 from p2pfl.report.folder import Run, read
 from p2pfl.report.svg import SHADES, style
 from p2pfl.report.units import humane, size
@@ -30,7 +30,7 @@ def write(folder: Path) -> Path:
 def render(run: Run) -> str:
     """The page; the same text for the same record."""
     with style():
-        pictures = [*curves.pictures(run), *peer_graph.pictures(run), *strips.pictures(run)]
+        pictures = [*curves.pictures(run), *roc.pictures(run), *peer_graph.pictures(run), *strips.pictures(run)]
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("page.html").render(

@@ -127,7 +127,7 @@ def life(seat: Seat, course: Course, clock: Callable[[], float] = time.perf_coun
             model_D = seat.flow.model(state)
             figures |= _measured(seat, model_D, course.split)
             if r == course.rounds and course.test:
-                figures |= _measured(seat, model_D, "test")
+                figures |= _measured(seat, model_D, "test", with_curve=True)
             if course.share_model:
                 tensors["model"] = model_D.cpu()
         if seat.evaluated and course.keeps(r):
@@ -146,7 +146,7 @@ def _last_words(seat: Seat, model_D: Tensor, course: Course, r: int, tally: Tall
     if seat.evaluated and course.keep_every is not None and not course.keeps(r):
         yield Keep(r, model_D)
     if seat.evaluated and course.test:
-        yield Report(r, {**_measured(seat, model_D, "test"), **tally.said()})
+        yield Report(r, {**_measured(seat, model_D, "test", with_curve=True), **tally.said()})
 
 
 def _observed(
@@ -175,9 +175,10 @@ def _observed(
             tally.absent |= set(step.expect) - set(mail)
 
 
-def _measured(seat: Seat, model_D: Tensor, split: str) -> Mapping[str, Figure]:
+def _measured(seat: Seat, model_D: Tensor, split: str, with_curve: bool = False) -> Mapping[str, Figure]:
+    """Columns of the row; a curve among them makes it long, so only the last word of a peer has one."""
     measured = seat.me.task.evaluate(model_D, split)
-    if not all(math.isfinite(value) for value in measured.values()):
+    if not all(math.isfinite(value) for value in measured.values() if isinstance(value, float)):
         lr = seat.me.training.lr
         raise LocalError(f"the model's {split} loss is not finite: lower training.lr, which is {lr:g}")
-    return {f"{split}_{name}": value for name, value in measured.items()}
+    return {f"{split}_{name}": value for name, value in measured.items() if with_curve or isinstance(value, float)}

@@ -7,12 +7,13 @@ of its own for each peer, on which nothing but training takes time: at speed 1, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from torch import Tensor
 
 from p2pfl.contracts import Pair, Task, Trained
+from p2pfl.messages import Figure
 from p2pfl.runtime.world import Seat
 from p2pfl.seeds import Seeds
 
@@ -51,7 +52,7 @@ class PacedTask:
         self._pace(self._examples(at, 1), time.perf_counter() - began_s)
         return trained
 
-    def evaluate(self, x_D: Tensor, split: str) -> dict[str, float]:
+    def evaluate(self, x_D: Tensor, split: str) -> Mapping[str, Figure]:
         """See Task. To be measured takes no time that counts."""
         return self._task.evaluate(x_D, split)
 

@@ -9,11 +9,14 @@ from typing import Any
 import numpy
 
 from p2pfl import mixing
-from p2pfl.messages import HUB, PeerId, peer_name
+from p2pfl.messages import HUB, Figure, PeerId, peer_name
 from p2pfl.metrics.consensus import consensus_model
 from p2pfl.runtime.record import Recorder, Row
 from p2pfl.runtime.world import World
 from p2pfl.seeds import Seeds
+
+TESTED = ("accuracy", "auc")
+"""What is measured on the test set: of all data, and of those with two classes."""
 
 
 def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, Any]:
@@ -35,7 +38,7 @@ def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, An
         "seed": settings.seed,
         "ended_by": recorder.ended_by,
         "crashed": sorted((i if i >= 0 else peer_name(i) for i in recorder.crashed), key=str) or None,
-        "accuracy": _accuracy(recorder, tested),
+        **_tested(recorder, tested),
         "validation_accuracy": None if settings.evaluate.test else _validation_accuracy(recorder, everything),
         "loss": _loss(recorder, rows),
         "rounds_to_target": reached,
@@ -63,20 +66,24 @@ def _percentile(values: list[float], percent: float) -> float:
     return round(float(numpy.percentile(values, percent)), 6)
 
 
-def _accuracy(recorder: Recorder, tested: list[Row]) -> dict[str, float] | None:
-    """On the test set, of the peers that lived to the end."""
+def _tested(recorder: Recorder, tested: list[Row]) -> dict[str, dict[str, float]]:
+    """Accuracy on the test set, and `auc` where there are two classes, of the peers that lived to the end."""
     lost = {peer_name(i) for i in recorder.killed | recorder.crashed}
-    final = [row["test_accuracy"] for row in tested if str(row["peer"]) not in lost]
-    if not final:
-        return None
-    found = {"mean": sum(final) / len(final), "min": min(final), "max": max(final)}
-    if len(final) == 1:
-        return found | {"consensus_model": final[0]}
+    final = [*{row["peer"]: row for row in tested if str(row["peer"]) not in lost}.values()]  # the last of each
     living = [x_D for i, x_D in recorder.models.items() if peer_name(i) not in lost]
-    if len(living) == len(final):
+    measured: Mapping[str, Figure] = {}
+    if len(living) == len(final) > 1:
         task = recorder.world.task(next(iter(recorder.models)), Seeds(bytes(32)))
-        found["consensus_model"] = task.evaluate(consensus_model(living).to(task.device), "test")["accuracy"]
-    return found
+        measured = task.evaluate(consensus_model(living).to(task.device), "test")
+    elif len(final) == 1:
+        measured = {name: final[0].get(f"test_{name}") for name in TESTED}
+    summed = {}
+    for name in TESTED:
+        if told := [row[f"test_{name}"] for row in final if f"test_{name}" in row]:
+            summed[name] = {"mean": sum(told) / len(told), "min": min(told), "max": max(told)}
+            if isinstance(of_mean := measured.get(name), float):
+                summed[name]["consensus_model"] = of_mean
+    return summed
 
 
 def _validation_accuracy(recorder: Recorder, rows: list[Row]) -> dict[str, float] | None:

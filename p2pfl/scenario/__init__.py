@@ -1,16 +1,31 @@
 """A scenario: its keys, the strict reading of what a user wrote, and the peer graph it asks for."""
 
-from p2pfl.scenario.door import UNBUILT, allow_code, digest, dump, located, parse, plain, read, settled, shipped
+from p2pfl.scenario.door import (
+    UNBUILT,
+    allow_code,
+    digest,
+    dump,
+    located,
+    parse,
+    plain,
+    published,
+    read,
+    settled,
+    shipped,
+)
 from p2pfl.scenario.drawing import LOOKED_AT, graph, graph_in, graphs, varies
 from p2pfl.scenario.keys import SLOTS, Churn, Evaluate, Group, Save, Scenario, Start, Stop
+from p2pfl.scenario.publication import PUBLISHED, Published
 
 __all__ = [
     "LOOKED_AT",
+    "PUBLISHED",
     "SLOTS",
     "UNBUILT",
     "Churn",
     "Evaluate",
     "Group",
+    "Published",
     "Save",
     "Scenario",
     "Start",
@@ -24,6 +39,7 @@ __all__ = [
     "located",
     "parse",
     "plain",
+    "published",
     "read",
     "settled",
     "shipped",

@@ -27,7 +27,7 @@ def check(scenario: Scenario) -> None:
     algorithm = scenario.algorithm
     for training in (scenario.training, *(group.training for group in scenario.groups.values())):
         try:
-            algorithm.value.check(training, links)
+            algorithm.value.check(training, scenario.sketch.value, links)
         except ValueError as error:
             about = plugins.complaint(str(error), type(algorithm.value))
             raise about.under("algorithm", algorithm.name) from None

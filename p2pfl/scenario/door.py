@@ -20,6 +20,7 @@ from p2pfl.plugins import Choice
 from p2pfl.scenario.anchoring import anchored
 from p2pfl.scenario.checks import check
 from p2pfl.scenario.keys import SLOTS, Scenario
+from p2pfl.scenario.publication import PUBLISHED, Published, assigned, spelled, written
 
 LOCAL_STEPS = 5
 """Steps a round when the scenario gives neither local_steps nor local_epochs."""
@@ -44,7 +45,25 @@ def settled(document: yaml_marks.Document) -> Scenario:
     """The scenario that a document holds, checked. Raises ScenarioError with the path of the culprit."""
     scenario: Scenario = anchored(_resolve(document.value), document)
     check(scenario)
+    published(document)
     return scenario
+
+
+def published(document: yaml_marks.Document, case: yaml_marks.Document | None = None) -> Published | None:
+    """What a paper reports of what the document describes; each `when` is a part of a scenario with every name spelled.
+
+    In a sweep `case` is one of the scenarios that run. Raises ScenarioError with the path or the place of the culprit.
+    """
+    found, figures = written(document), []
+    for at, entry in enumerate(found.figures if found is not None else ()):
+        changed = assigned(document, at, case or document, SLOTS)
+        try:
+            whole = plain(anchored(_resolve(changed.value), changed))
+        except ScenarioError as error:
+            raise changed.locate(error) from None
+        asked = assigned(document, at, yaml_marks.Document({}, {}), SLOTS)
+        figures.append(dataclasses.replace(entry, when=spelled(asked.value, whole)))
+    return found and dataclasses.replace(found, figures=tuple(figures))
 
 
 @contextmanager
@@ -114,7 +133,7 @@ def _open(name: str) -> yaml_marks.Document:
 def _resolve(value: Mapping[str, Any]) -> Scenario:
     _refuse_unbuilt(value)
     given: dict[str, Any] = {key: slot.default for key, slot in SLOTS.items() if slot.default and slot.path == (key,)}
-    given |= {key: part for key, part in value.items() if key not in (*UNBUILT, *OF_A_SWEEP)}
+    given |= {key: part for key, part in value.items() if key not in (*UNBUILT, *OF_A_SWEEP, PUBLISHED)}
     given.setdefault("topology", SLOTS["algorithm"].choose(given["algorithm"]).value.topology)
     given["training"] = _taught({"local_steps": LOCAL_STEPS}, given.get("training", {}))
     if isinstance(given.get("groups"), dict):

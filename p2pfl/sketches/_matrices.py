@@ -32,13 +32,13 @@ class Draw(Protocol):
 class Matrices:
     """A pair of maps along a layout, when `draw` says what S is; `widths` holds s of each slot, 0 for a whole one.
 
-    `damping` multiplies what is pulled of the matrices.
+    `reach` multiplies what is pulled of the matrices.
     """
 
     layout: Layout
     widths: tuple[int, ...]
     draw: Draw
-    damping: float = 1.0
+    reach: float = 1.0
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,12 +62,12 @@ class Matrices:
         return self._spread(z_S, key, damped=False)
 
     def pull(self, z_S: Tensor, key: bytes) -> Tensor:
-        """What makes `pull(down(x))` a projection for each matrix, times `damping`; differentiable as `up` is."""
+        """`Z S^T` damped, times `reach`, for each matrix, the rest as it is; differentiable as `up` is."""
         return self._spread(z_S, key, damped=True)
 
     def _spread(self, z_S: Tensor, key: bytes, damped: bool) -> Tensor:
         maps, z_parts = self.maps(key, z_S.device), self.sketches_of(z_S)
-        factor = self.damping if damped else 1.0
+        factor = self.reach if damped else 1.0
         if z_S.requires_grad and torch.is_grad_enabled():
             both = zip(maps, z_parts, strict=True)
             return torch.cat([(s.unfolded(z, damped) * factor if s else z).reshape(-1) for s, z in both])

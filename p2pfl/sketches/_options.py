@@ -7,12 +7,18 @@ by the server [...]; the server can vary s after each iteration".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import pydantic
 
 from p2pfl.contracts import Layout, Slot
 from p2pfl.seeds import Seeds
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+S = TypeVar("S", bound="DataclassInstance")
 
 
 def _ratio(given: Any) -> float | tuple[float, float]:
@@ -28,20 +34,32 @@ Ratio = Annotated[
     float | tuple[float, float], pydantic.PlainValidator(_ratio, json_schema_input_type=_Share | tuple[_Share, _Share])
 ]
 """s/d: a number, or two between which it is drawn anew every round."""
-Damping = Annotated[float, pydantic.Field(gt=0)]
-"""What the projection is multiplied by when peers pull on each other."""
+Relaxation = Annotated[float, pydantic.Field(gt=0)] | None
+"""How many times as far as a projection a peer is pulled; None: as far as is well."""
+MOST_RELAXED = 1.5
+"""With half of the columns on a ring, a little below what brings peers together fastest, and safe on every graph."""
 
 
-def check_damping(damping: float) -> None:
-    """Raises ValueError for a damping that overshoots."""
-    if damping > 1:
-        remedy = "1 is all that was sketched of a difference; peers that go further drift apart"
-        raise ValueError(f"damping must be at most 1, not {damping:g}: {remedy}")
+def check_relaxation(relaxation: Relaxation, ratio: Ratio) -> None:
+    """Raises ValueError for one that drives peers apart on some graph."""
+    limit = min(2.0, 1 / _bounds(ratio)[1])
+    if relaxation is not None and (relaxation > limit or relaxation == limit > 1):
+        why = "beyond, what a sketch leaves out outweighs what it tells, and peers drift apart"
+        raise ValueError(f"relaxation must be below {limit:g} at this ratio, not {relaxation:g}: {why}")
 
 
-def drawn(bounds: tuple[float, float], seeds: Seeds, r: int) -> float:
-    """The ratio of a round, from the stream that all peers share: it costs no message."""
-    return float(seeds.numpy("ratio", r).uniform(*bounds))
+def reach(relaxation: Relaxation, ratio: Ratio) -> float:
+    """The relaxation: by default half way from a projection to no damping, which is 1 / ratio, and at most 1.5."""
+    return min(MOST_RELAXED, (1 + 1 / _bounds(ratio)[0]) / 2) if relaxation is None else relaxation
+
+
+def _bounds(ratio: Ratio) -> tuple[float, float]:
+    return ratio if isinstance(ratio, tuple) else (ratio, ratio)
+
+
+def in_round(sketch: S, ratio: Ratio, seeds: Seeds, r: int) -> S:
+    """A sketch with the ratio of a round, drawn from the stream that all peers share: it costs no message."""
+    return replace(sketch, ratio=float(seeds.numpy("ratio", r).uniform(*ratio))) if isinstance(ratio, tuple) else sketch
 
 
 def widths(layout: Layout, ratio: Ratio, plain: Sequence[str] = ()) -> tuple[int, ...]:
@@ -53,7 +71,7 @@ def widths(layout: Layout, ratio: Ratio, plain: Sequence[str] = ()) -> tuple[int
     for name in plain:
         if name not in layers:
             raise ValueError(f"plain names no layer {name!r}: there are {', '.join(layers)}")
-    share = sum(ratio) / 2 if isinstance(ratio, tuple) else ratio
+    share = sum(_bounds(ratio)) / 2
     return tuple(0 if slot.name.rpartition(".")[0] in plain else width(slot, share) for slot in layout)
 
 

@@ -19,7 +19,7 @@ onto the range of S, whatever the loads; where s divides d this is s/d times `up
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -34,25 +34,29 @@ from p2pfl.sketches._matrices import Matrices
 class CountSketch:
     """DBCL's CountSketch: `ratio` of the columns of each weight matrix travels, under a key; layers in `plain` whole.
 
-    `balanced` fills buckets evenly. Of what was sketched of a difference, peers take `damping` of the way.
+    `balanced` fills buckets evenly. Peers pull on each other `relaxation` times as far as what was sketched of their
+    difference (1: just that; by default 1.5, less where more than half of the columns travel).
     """
 
     ratio: _options.Ratio = 0.5
     plain: tuple[str, ...] = ()
     balanced: bool = True
-    damping: _options.Damping = 1.0
+    relaxation: _options.Relaxation = None
     keyed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _options.check_damping(self.damping)
+        _options.check_relaxation(self.relaxation, self.ratio)
+
+    @property
+    def reach(self) -> float:
+        """How many times as far as a projection a pull goes."""
+        return _options.reach(self.relaxation, self.ratio)
 
     def in_round(self, seeds: Seeds, r: int) -> CountSketch:
         """The sketch of a round, of one ratio."""
-        if isinstance(self.ratio, tuple):
-            return replace(self, ratio=_options.drawn(self.ratio, seeds, r))
-        return self
+        return _options.in_round(self, self.ratio, seeds, r)
 
     def bind(self, layout: Layout) -> Matrices:
         """The maps for parameters of this layout. Raises ValueError when it has no layer of a name in `plain`."""
         widths = _options.widths(layout, self.ratio, self.plain)
-        return Matrices(layout, widths, partial(draw, balanced=self.balanced), self.damping)
+        return Matrices(layout, widths, partial(draw, balanced=self.balanced), self.reach)

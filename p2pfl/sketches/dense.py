@@ -15,6 +15,7 @@ class Dense:
     """No sketch: every parameter travels, so D numbers a vector."""
 
     keyed: ClassVar[bool] = False
+    reach: ClassVar[float] = 1.0
 
     def bind(self, layout: Layout) -> Identity:
         """The identity on vectors of this layout."""

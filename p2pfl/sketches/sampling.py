@@ -14,7 +14,7 @@ Damping: `pull(z) = (s/d) z S^T` makes `pull(down(x))` x on the sampled columns 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -34,26 +34,30 @@ from p2pfl.sketches._matrices import Matrices, blocks
 class Sampling:
     """DBCL's uniform sampling: `ratio` of the columns of each weight matrix travels, the others do not, under a key.
 
-    Layers in `plain` travel whole. Of what was sketched of a difference, peers take `damping` of the way.
+    Layers in `plain` travel whole. Peers pull on each other `relaxation` times as far as what was sketched of their
+    difference (1: just that; by default 1.5, less where more than half of the columns travel).
     """
 
     ratio: _options.Ratio = 0.5
     plain: tuple[str, ...] = ()
-    damping: _options.Damping = 1.0
+    relaxation: _options.Relaxation = None
     keyed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _options.check_damping(self.damping)
+        _options.check_relaxation(self.relaxation, self.ratio)
+
+    @property
+    def reach(self) -> float:
+        """How many times as far as a projection a pull goes."""
+        return _options.reach(self.relaxation, self.ratio)
 
     def in_round(self, seeds: Seeds, r: int) -> Sampling:
         """The sketch of a round, of one ratio."""
-        if isinstance(self.ratio, tuple):
-            return replace(self, ratio=_options.drawn(self.ratio, seeds, r))
-        return self
+        return _options.in_round(self, self.ratio, seeds, r)
 
     def bind(self, layout: Layout) -> Matrices:
         """The maps for parameters of this layout. Raises ValueError when it has no layer of a name in `plain`."""
-        return Matrices(layout, _options.widths(layout, self.ratio, self.plain), draw, self.damping)
+        return Matrices(layout, _options.widths(layout, self.ratio, self.plain), draw, self.reach)
 
 
 def shuffled(word_d: NDArray[Any]) -> NDArray[numpy.int64]:

@@ -1,4 +1,4 @@
-"""Stacks of padded 5 x 5 convolutions, halved by 2 x 2 maxima, then dense layers: what several papers train.
+"""Stacks of padded convolutions, halved by 2 x 2 maxima, then dense layers: what several papers train.
 
 Source: LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document recognition".
 """
@@ -12,7 +12,7 @@ from torch import nn
 
 from p2pfl.learning.model import OUTPUT
 
-KERNEL, PADDING, POOL = 5, 2, 2
+KERNEL, POOL = 5, 2
 
 
 def stack(
@@ -21,6 +21,7 @@ def stack(
     blocks: Sequence[Sequence[int]],
     hidden: Sequence[int],
     activation: type[nn.Module],
+    kernel: int = KERNEL,
 ) -> nn.Module:
     """Convolutions of these channels, a pool after each of `blocks`, layers of `hidden` units, the output.
 
@@ -34,7 +35,7 @@ def stack(
     for block, widths in enumerate(blocks, start=1):
         for part, wider in enumerate(widths, start=1):
             number = f"{block}_{part}" if len(widths) > 1 else str(block)
-            layers[f"convolution{number}"] = nn.Conv2d(channels, wider, KERNEL, padding=PADDING)
+            layers[f"convolution{number}"] = nn.Conv2d(channels, wider, kernel, padding=kernel // 2)
             layers[f"convolved{number}"] = activation()
             channels = wider
         layers[f"pool{block}"] = nn.MaxPool2d(POOL)

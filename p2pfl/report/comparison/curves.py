@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from p2pfl.metrics.intervals import mean_interval
 from p2pfl.report.comparison.groups import Group, axes, estimate
 from p2pfl.report.comparison.keys import brief, labelled
+from p2pfl.report.comparison.runs import TRACED
 from p2pfl.report.comparison.tables import accuracy
 from p2pfl.report.curves import decades, thin
 from p2pfl.report.folder import Floats
@@ -112,8 +113,8 @@ def band(group: Group, name: str, over: str) -> Band | None:
 
 
 def pictures(shown: Drawn) -> list[Picture]:
-    """Accuracy and loss, each over rounds, bytes and time, as far as they were recorded."""
-    found = [_picture(shown, name, over) for name in ("accuracy", "loss") for over in ("rounds", "bytes", "time")]
+    """All that is traced, each over rounds, bytes and time, as far as they were recorded."""
+    found = [_picture(shown, name, over) for name in TRACED for over in ("rounds", "bytes", "time")]
     return [picture for picture in found if picture is not None]
 
 
@@ -170,9 +171,10 @@ def _draw(axes: Axes, hue: int, found: Band, each: float, faint: float) -> None:
 
 
 def _finish(axes: Axes, name: str, everything: Sequence[Band], furthest: float) -> None:
-    """Loss that spans decades is drawn in decades; all panels share their scales, and begin at nothing."""
+    """Loss or distance that spans decades is drawn in them; all panels share their scales, and begin at nothing."""
     figures = np.concatenate([found.mean_R for found in everything])
-    if name == "loss" and figures.min() > 0 and figures.max() > 30 * figures.min():
+    if name != "accuracy" and figures.min() > 0 and figures.max() > 30 * figures.min():
+        axes.set_ylim(figures.min() / 1.4, figures.max() * 1.4)  # an interval that reaches nothing has no decade
         decades(axes)
     else:
         axes.set_ylim(*_reach(everything, name == "accuracy"))

@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from p2pfl.errors import ScenarioError
-from p2pfl.report.comparison import curves, dots, tables
+from p2pfl.report.comparison import curves, dots, frontier, published, published_plot, roc, tables
 from p2pfl.report.comparison.groups import Group, best, difference, grouped, mixed
 from p2pfl.report.comparison.keys import brief, columns, slots, written
 from p2pfl.report.comparison.rows import replace, table
@@ -75,8 +75,10 @@ def render(cases: Sequence[Case], left_out: Sequence[LeftOut], out: Path, title:
     shown = curves.drawn(groups)
     judged = accuracy(groups)
     with style():
-        pictures = curves.pictures(shown)
+        pictures = [*curves.pictures(shown), *roc.pictures(shown)]
         every_seed = dots.picture(groups)
+        paid = None if engines else frontier.picture(groups)
+        drawn = published_plot.pictures(published.claims(index), groups)
     return _template().render(
         title=title or "Comparison",
         sentence=_sentence(groups),
@@ -87,6 +89,9 @@ def render(cases: Sequence[Case], left_out: Sequence[LeftOut], out: Path, title:
         rows=tables.rows(groups, bool(engines)),
         hues=len(groups) <= curves.MOST_LINES,
         dots=every_seed,
+        frontier=paid,
+        published=published.table(index, groups),
+        published_plots=drawn,
         pictures=pictures,
         shown=shown,
         grid=tables.grid(groups),

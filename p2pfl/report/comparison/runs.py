@@ -18,7 +18,14 @@ from p2pfl.report.curves import Curve, Curves, accuracy, loss, mean, sent_by_rou
 from p2pfl.report.folder import Floats, Run, read, series
 from p2pfl.report.units import flat, number
 
-TRACED: Mapping[str, Callable[[Run], Curves | None]] = {"accuracy": accuracy, "loss": loss}
+
+def consensus(run: Run) -> Curves | None:
+    """How far the peers' models are from their mean; None where one model is all there is."""
+    told = series(run.whole, "consensus_distance")
+    return Curves("consensus", "consensus distance", {}, told, "all peers") if told[0].size else None
+
+
+TRACED: Mapping[str, Callable[[Run], Curves | None]] = {"accuracy": accuracy, "loss": loss, "consensus": consensus}
 """The curves that are compared."""
 
 
@@ -41,9 +48,9 @@ class Case:
     folder: Path
     settings: Settings
     figures: Mapping[str, float]
-    """The numbers of summary.json by dotted path, and `bytes.to_target`."""
+    """The numbers of summary.json by dotted path."""
     traces: Mapping[str, Trace]
-    """`accuracy` and `loss`, where they were recorded."""
+    """Those of TRACED that were recorded."""
     trouble: str = ""
 
     @property
@@ -88,7 +95,8 @@ def _figures(run: Run, sent: Curve) -> dict[str, float]:
     told = ((path, number(value)) for path, value in flat(run.summary))
     found = {path: value for path, value in told if value is not None}
     reached = found.get("rounds_to_target")
-    if reached is not None and sent[0].size and sent[0][-1] >= reached:
+    if reached is not None and "bytes.to_target" not in found and sent[0].size and sent[0][-1] >= reached:
+        # a run of an earlier version: its summary does not say it, its record does
         found["bytes.to_target"] = float(_at(np.array([reached]), sent)[0])
     return found
 

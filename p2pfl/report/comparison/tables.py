@@ -30,6 +30,7 @@ class Measure:
 MEASURES = (
     *(Measure(figure, title, larger=True) for figure, title in ACCURACIES.items()),
     Measure("accuracy.min", "worst peer", larger=True),
+    Measure("auc.mean", "AUC", larger=True),
     Measure("loss.mean", "training loss"),
     Measure("rounds_to_target", "rounds to target"),
     Measure("bytes.sent", "sent", engine=True),
@@ -93,7 +94,7 @@ def rows(groups: Sequence[Group], engines: bool) -> list[Row]:
             settings=tuple(group.cells.values()),
             seeds=_seeds(group),
             gap=_gap(group, groups[0], accuracy(groups)),
-            figures=[_figure(group, measure.figure, winners.get(measure.figure) is group) for measure in shown],
+            figures=[figure_of(group, measure.figure, winners.get(measure.figure) is group) for measure in shown],
         )
         for group in groups
     ]
@@ -104,13 +105,19 @@ def _seeds(group: Group) -> Cell:
     return Cell(count(group.repetitions, "seed"), certainty(group.repetitions), f"{failed} left out" if failed else "")
 
 
-def _figure(group: Group, figure: str, wins: bool) -> Cell:
+def averaged(group: Group, figure: str) -> list[float]:
+    """A figure by seed, of which a mean may be taken: nothing where not every seed reached its target."""
     seeds = group.seeds(figure)
-    if not seeds:
-        return Cell("–")
-    if figure.endswith("to_target") and len(seeds) < group.repetitions:
-        return Cell("–", f"reached by {len(seeds)} of {group.repetitions}")
-    mean, half = estimate([*seeds.values()])
+    return [] if figure.endswith("to_target") and len(seeds) < group.repetitions else [*seeds.values()]
+
+
+def figure_of(group: Group, figure: str, wins: bool = False) -> Cell:
+    """The mean of a figure and its interval; a dash where there is none."""
+    found = averaged(group, figure)
+    if not found:
+        reached = len(group.seeds(figure))
+        return Cell("–", f"reached by {reached} of {group.repetitions}" if reached else "")
+    mean, half = estimate(found)
     return Cell(humane(figure, mean), "one seed" if half is None else f"± {_half(figure, half)}", "best" * wins)
 
 
