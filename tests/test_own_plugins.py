@@ -157,6 +157,7 @@ class Half:
     '''A random half of all parameters travels, under a key.'''
 
     keyed: ClassVar[bool] = True
+    reach: ClassVar[float] = 1.0
 
     def bind(self, layout):
         whole = sum(slot.size for slot in layout)
@@ -223,6 +224,10 @@ WRONG = {
         "        post = {j: type(m)(m.kind, r, m.tensors, {'loss': trained.loss}) for j, m in post.items()}\n"
         "        mail = yield Exchange(\"params\", r, post",
     ),
+    "algorithms/rebuilding": RELAXATION.replace("Relaxation", "Rebuilding").replace(
+        "me.merge(me.differences(mail, post, r), me.weights)",
+        "sum(me.weights[j] * (me.pair.up(m.tensors['params'], me.key(j, r)) - trained.x_D) for j, m in mail.items())",
+    ),
     "aggregators/greedy": CLIPPED.replace("Clipped", "Greedy").replace(
         "return sum(row *", "return sum(row.mul_(0.5) *"
     ),
@@ -231,6 +236,7 @@ CAUGHT = {
     "topologies/pairs": ("is a connected simple graph of the given peers", "parts that cannot reach each other"),
     "sketches/lopsided": ("has an up that is the transpose of its down", "<down(x), z> is"),
     "algorithms/wordy": ("posts messages of the form that the receiver declares", "the receiver's form says {}"),
+    "algorithms/rebuilding": ("never drives peers apart", "peers that hardly learn drift apart"),
     "aggregators/greedy": ("alters no row and gives none of them back", "it alters the rows that it is given"),
 }
 SPY = "import pathlib\npathlib.Path({!r}).write_text('it ran')\n"
@@ -495,6 +501,20 @@ def test_a_plugin_that_breaks_its_contract_is_caught_and_its_line_named(tmp_path
     assert re.search(rf"\(plugins/{place}.py:\d+\)$", line), line
     assert "  is a frozen dataclass with a docstring  ok" in said.stdout
     assert said.stdout.splitlines()[-1].endswith(" failed")
+
+
+def test_who_averages_rebuilt_models_is_warned_as_soon_as_peers_drift_apart(tmp_path: Path) -> None:
+    put(tmp_path / "plugins", {"algorithms/rebuilding": WRONG["algorithms/rebuilding"]})
+    settings = {"name": "mine", "seed": 1, "peers": 4, "rounds": 60, "data": "digits", "engine": "simulate"}
+    mine = scenario(tmp_path, {**settings, "algorithm": "rebuilding", "sketch": {"countsketch": {"ratio": 0.125}}})
+    said = say("launch", mine, "--allow-code", "--out", "run", "--set", "training.lr=1e-6")
+    assert "peers drift apart: in round" in said.output
+    assert "what they send sketched must be damped, see a sketch's relaxation" in said.output
+    assert Path("run/log.txt").read_text().count("peers drift apart") == 1
+    quiet = say(
+        "launch", mine, "--allow-code", "--out", "dpsgd", "--set", "training.lr=1e-6", "--set", "algorithm=dpsgd"
+    )
+    assert "drift apart" not in quiet.output
 
 
 def test_an_error_in_a_plugin_is_shown_with_the_line_that_raised_it(tmp_path: Path) -> None:

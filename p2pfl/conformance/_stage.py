@@ -144,19 +144,23 @@ class WatchedFlow:
 
 def played(
     algorithm: Any,
-    sketch: str = "dense",
+    sketch: Any = "dense",
     engine: str = "simulate",
     lossy: bool = False,
     killed: Sequence[PeerId] = (),
     rounds: int = 3,
+    still: bool = False,
 ) -> Ledger:
     """A run of four peers on the algorithm's own topology; `killed` die in round 2.
 
+    Where all is `still`, peers begin apart and their own steps are as good as none.
     Raises what a flow raised, and AssertionError when the run does not come to its end.
     """
     ledger = Ledger(lossy)
     churn = [{"round": 2, "kill": list(killed)}] if killed else []
     settings = _settings(Watched(algorithm, ledger), sketch, rounds, churn)
+    if still:
+        settings = dataclasses.replace(settings, init="own", training=dataclasses.replace(settings.training, lr=1e-9))
     ledger.plan = plan = Plan(settings, Seeds.of(5).root, bytes(8))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -175,7 +179,7 @@ async def _run(plan: Plan, engine: Engine, watcher: Watcher) -> None:
     await asyncio.wait_for(engine.run(plan, watcher, asyncio.Event()), LIMIT_S)
 
 
-def _settings(watched: Watched, sketch: str, rounds: int, churn: list[dict[str, Any]]) -> Scenario:
+def _settings(watched: Watched, sketch: Any, rounds: int, churn: list[dict[str, Any]]) -> Scenario:
     written = {"name": "conformance", "seed": 5, "peers": 4, "rounds": rounds, "sketch": sketch, "training": TRAINING}
     written |= {"model": {"mlp": {"hidden": [6]}}, "evaluate": {"every": 1}, "churn": churn, "algorithm": "local_only"}
     return dataclasses.replace(

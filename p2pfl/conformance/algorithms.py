@@ -16,9 +16,12 @@ from p2pfl import plugins
 from p2pfl.conformance import _randomness
 from p2pfl.conformance._stage import Ledger, Post, played
 from p2pfl.messages import HUB, Form
+from p2pfl.metrics.consensus import consensus_distance
 
 SKETCHES = ("dense", "countsketch")
 LEARNERS = (1, 2, 5)
+STILL_ROUNDS = 12
+NARROW = {"countsketch": {"ratio": 0.125}}
 
 
 def gives_every_shard_to_somebody_who_learns(plugin: Any) -> None:
@@ -82,6 +85,20 @@ def bears_mail_that_is_lost_and_peers_that_die(plugin: Any) -> None:
         for lossy, killed in ((True, ()), (False, (1,)), (True, (0, 2))):
             there = [peer for peer in killed if peer in plugin.roles(4)]
             _attempt(partial(played, plugin, sketch, lossy=lossy, killed=there))
+
+
+def never_drives_peers_apart(plugin: Any) -> None:
+    """Peers that begin apart and hardly learn come no further apart, under a sketch as without.
+
+    Who rebuilds a sketched model by `up` and averages it drives them apart: `me.differences` are what to merge.
+    """
+    for sketch in ("dense", NARROW):
+        ledger = played(plugin, sketch, rounds=STILL_ROUNDS, still=True)
+        judged = [i for i, role in plugin.roles(4).items() if role.evaluated]
+        first, last = (consensus_distance([ledger.models[i, r] for i in judged]) for r in (1, STILL_ROUNDS))
+        grown = f"from {first:.3g} in round 1 to {last:.3g} in round {STILL_ROUNDS}"
+        about = f"with the sketch {sketch} peers that hardly learn drift apart"
+        assert last <= 1.5 * first + 1e-6, f"{about}, their consensus distance goes {grown}"
 
 
 def gives_the_same_figures_for_the_same_seed(plugin: Any) -> None:

@@ -32,6 +32,7 @@ TALL: Layout = (Slot("tall.weight", (300, 131)), Slot("output.weight", (2, 2), o
 def sends_at_least_one_number_and_no_more_than_there_are(plugin: Any) -> None:
     """S, and the lengths of what its maps give."""
     assert isinstance(plugin.keyed, bool), f"keyed is {plugin.keyed!r}: it must be true or false"
+    assert 0 < plugin.reach < 2, f"reach is {plugin.reach!r}: it must be 1, or how far beyond a projection a pull goes"
     for layout in (MLP, ODD, TALL):
         pair, size = plugin.bind(layout), _size(layout)
         assert 0 < pair.size <= size, f"of {size} parameters it sends {pair.size} numbers"

@@ -20,10 +20,12 @@ from torch import Tensor
 
 from p2pfl import own_code, scenario
 from p2pfl.messages import HUB, Figure, Message, PeerId, peer_name
-from p2pfl.metrics.consensus import consensus_distance
+from p2pfl.metrics.consensus import consensus_distance, mean_float64, squared_norm
 from p2pfl.runtime.world import World, cores
 
 Row = dict[str, Any]
+APART = 10
+"""Peers further from their mean than so many times what that first measured do not learn together."""
 
 
 @dataclass
@@ -47,6 +49,8 @@ class Recorder:
     ended_by: str | None = None
     failure: OSError | None = None
     stop: Callable[[], object] = lambda: None
+    _drifting: bool = False
+    _scale: float | None = None
     _pending: dict[int, dict[PeerId, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -135,6 +139,17 @@ class Recorder:
         times_s = [row["time_s"] for row in self.rows if row["round"] == round and "time_s" in row]
         row = {"peer": "all", "round": round, "time_s": max(times_s, default=0.0), "consensus_distance": distance}
         self.add(row)
+        self._warn_of_drift(round, distance)
+
+    def _warn_of_drift(self, round: int, distance: float) -> None:
+        """Say once that peers do not learn together."""
+        if self._scale is None:
+            self._scale = squared_norm(mean_float64(list(self.models.values()))) ** 0.5
+        if distance > APART * self._scale and not self._drifting:
+            self._drifting = True
+            text = f"peers drift apart: in round {round} their consensus distance is {distance:.3g}"
+            self.log(None, f"{text}, when their models began with a norm of {self._scale:.3g}")
+            self.tell(f"{text}: what they send sketched must be damped, see a sketch's relaxation")
 
 
 def _finite(value: Any) -> Any:
