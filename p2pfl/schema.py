@@ -60,7 +60,8 @@ MEANINGS: Mapping[str, str] = {
     "transport": "ipc sockets on one machine, or tcp.",
     "engine": "What starts the peers.",
     "hosts": "The machines that peers run on.",
-    "matrix": "A sweep: dotted keys and the values of each. All combinations run, but those that `exclude` lists.",
+    "matrix": "A sweep: dotted keys and the values of each. All combinations run, but those that `exclude` lists. "
+    "A name that is no key lists mappings of dotted keys, each of which sets several at once.",
     "matrix.exclude": "Combinations that do not run: each entry takes out all cases that have its values.",
     "tune": "Dotted keys and the candidates of each, of which the best on the validation split is taken.",
     "published": "What a paper reports, to be shown beside one's own figures in the report of a sweep.",
@@ -170,7 +171,11 @@ def _sweep(top: Schema) -> Schema:
     tune = {"type": ["object", "null"], "properties": lists, "patternProperties": {further: several}}
     exclude = {"type": ["array", "null"], "items": {"type": "object", "minProperties": 1}}
     matrix = tune | {"properties": lists | {"exclude": exclude}}
-    return {"matrix": matrix | {"additionalProperties": False}, "tune": tune | {"additionalProperties": False}}
+    known = {path: {"$ref": to} for path, to in paths.items() if path not in ALIKE}
+    inner = {"properties": known, "patternProperties": {further: True}, "additionalProperties": False}
+    together = {"type": "object", "minProperties": 1} | inner
+    named = {"additionalProperties": several | {"items": together}, "propertyNames": {"pattern": f"^[^.]*$|{further}"}}
+    return {"matrix": matrix | named, "tune": tune | named}
 
 
 def _published(sweep: Schema) -> Schema:

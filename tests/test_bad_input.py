@@ -41,7 +41,7 @@ IN_THE_FILE: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "option out of range": (
         "sketch:\n  countsketch: {ratio: 1.5}",
-        ("ratio is 1.5 (bad.yaml:3)", "must be less than or equal to 1"),
+        ("ratio is 1.5 (bad.yaml:3)", "must be above 0 and at most 1"),
     ),
     "option of the wrong type": ("model:\n  mlp: {hidden: 64}", ("hidden is 64 (bad.yaml:3)", "must be a list")),
     "item of the wrong type": (
@@ -53,7 +53,7 @@ IN_THE_FILE: dict[str, tuple[str, tuple[str, ...]]] = {
         "sketch: {dense: {}, countsketch: {}}",
         ("sketch is", "(bad.yaml:2)", "name one sketch"),
     ),
-    "a wrong first option alone": ("sketch: {countsketch: 2.5}", ("ratio is 2.5 (bad.yaml:2)", "less than or equal")),
+    "a wrong first option alone": ("sketch: {countsketch: 2.5}", ("ratio is 2.5 (bad.yaml:2)", "at most 1")),
     "an option where there is none": ("sketch: {dense: 3}", ("Dense has no options (bad.yaml:2)", "name it alone")),
     "a list of plug-ins": ("algorithm: [dpsgd]", ("algorithm is ['dpsgd'] (bad.yaml:2)", "name one algorithm")),
     "no plug-in": ("model:", ("model is None (bad.yaml:2)", "name one model")),

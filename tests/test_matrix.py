@@ -5,17 +5,25 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from p2pfl.cli import main
 
-from p2pfl import scenario
+from p2pfl import scenario, schema, yaml_marks
 from p2pfl.errors import ScenarioError
+from p2pfl.report.comparison import keys
+from p2pfl.report.comparison.groups import Group, grouped
+from p2pfl.report.comparison.runs import Case as Run
+from p2pfl.runtime.sweeps.ledger import Ledger
 from p2pfl.runtime.sweeps.matrix import Sweep, cases, is_sweep, label
+from p2pfl.scenario import Scenario
 
 BASE: dict[str, Any] = {"name": "grid", "peers": 3, "rounds": 2, "engine": "simulate"}
 LISTS: dict[str, list[Any]] = {
@@ -24,6 +32,15 @@ LISTS: dict[str, list[Any]] = {
     "sketch": ["dense", {"countsketch": {"ratio": 0.5}}, {"countsketch": 0.25}],
     "model.mlp.hidden": [[8], [8, 8]],
     "algorithm": ["dpsgd", "local_only"],
+}
+DENSE = {"sketch": "dense", "training.lr": 0.1, "algorithm.fedavg.step": 2.0}
+SKETCHED = {"sketch": {"countsketch": {"ratio": 0.5}}, "training.lr": 0.05, "algorithm.fedavg.averaging": 0.5}
+PAIRED: dict[str, Any] = {"method": [DENSE, SKETCHED], "seed": [1, 2]}
+MEMBERS: dict[str, list[Any]] = {
+    **{key: values for key, values in LISTS.items() if key != "seed"},
+    "rounds": [1, 2],
+    "training.schedule": ["cosine", "constant"],
+    "evaluate.target": [None, 0.5],
 }
 
 
@@ -151,6 +168,156 @@ def test_tune_without_a_matrix_is_one_setting_with_the_seed_of_the_scenario() ->
     assert (len(sweep.settings), len(sweep.cases), sweep.seed) == (1, 1, 8)
 
 
+@st.composite
+def pairings(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Values of an axis with a name of its own, no two alike."""
+    one = st.lists(st.sampled_from(sorted(MEMBERS)), min_size=1, max_size=4, unique=True).flatmap(
+        lambda some: st.fixed_dictionaries({key: st.sampled_from(MEMBERS[key]) for key in some})
+    )
+    return draw(st.lists(one, min_size=1, max_size=4, unique_by=lambda value: json.dumps(value, sort_keys=True)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(pairings())
+def test_a_value_under_a_name_of_its_own_sets_all_its_keys_as_set_would(method: list[dict[str, Any]]) -> None:
+    expected = [{**value, "seed": seed} for value in method for seed in (2, 1)]
+    by_hand = [scenario.read(BASE, [f"{key}={json.dumps(part)}" for key, part in each.items()]) for each in expected]
+    if len(set(map(scenario.digest, by_hand))) < len(by_hand):
+        with pytest.raises(ScenarioError, match="are the same"):
+            made({"method": method, "seed": [2, 1]})
+        return
+    sweep = made({"seed": [2, 1], "method": method})
+    assert [dict(case.settings) for case in sweep.cases] == expected
+    assert [case.scenario for case in sweep.cases] == by_hand
+    assert [case.digest for case in sweep.cases] == list(map(scenario.digest, by_hand))
+    assert [len(setting.candidates[0].cases) for setting in sweep.settings] == [2] * len(method)
+
+
+def test_settings_that_were_paired_by_exclude_keep_their_digests_under_a_name() -> None:
+    pairs: list[dict[str, Any]] = [{"sketch": "dense", "training.lr": 0.1}, {"sketch": "countsketch", "training.lr": 1}]
+    crossed = {key: [pair[key] for pair in pairs] for key in pairs[0]}
+    exclude = [{"sketch": "dense", "training.lr": 1}, {"sketch": "countsketch", "training.lr": 0.1}]
+    before, now = made({**crossed, "seed": [1, 2], "exclude": exclude}), made({"method": pairs, "seed": [1, 2]})
+    assert [case.digest for case in now.cases] == [case.digest for case in before.cases]
+    assert [dict(case.settings) for case in now.cases] == [dict(case.settings) for case in before.cases]
+
+
+def test_what_is_set_together_is_excluded_whole_or_by_any_of_its_keys() -> None:
+    def left(*exclude: dict[str, Any]) -> list[tuple[str, int]]:
+        sweep = made(PAIRED | {"exclude": list(exclude)}, algorithm="fedavg")
+        return [(case.scenario.sketch.name, case.scenario.seed or 0) for case in sweep.cases]
+
+    assert left({"method": DENSE, "seed": 2}) == [("dense", 1), ("countsketch", 1), ("countsketch", 2)]
+    assert left({"sketch": "dense", "seed": 2}) == [("dense", 1), ("countsketch", 1), ("countsketch", 2)]
+    assert left({"algorithm.fedavg.averaging": 0.5}) == [("dense", 1), ("dense", 2)]
+    assert len(left({"method": SKETCHED, "training.lr": 0.1})) == 4, "no case is both"
+
+
+def test_a_case_is_called_by_the_first_keys_that_tell_it_from_the_others() -> None:
+    def called(*method: dict[str, Any]) -> list[str]:
+        return [case.label for case in made({"method": list(method)}, algorithm="fedavg").cases]
+
+    assert called(DENSE, SKETCHED) == ["sketch=dense", "sketch=countsketch-ratio=0.5"]
+    assert called(DENSE, SKETCHED, SKETCHED | {"training.lr": 0.2}) == [
+        "sketch=dense,lr=0.1",
+        "sketch=countsketch-ratio=0.5,lr=0.05",
+        "sketch=countsketch-ratio=0.5,lr=0.2",
+    ]
+    assert called({"rounds": 3, "sketch": "dense"}, {"sketch": "countsketch"}) == ["sketch=dense", "sketch=countsketch"]
+    assert called({"rounds": 3, "peers": 4}, {"rounds": 3}) == ["peers=4", "rounds=3"]
+    assert called({"evaluate.target": None, "rounds": 1}, {"rounds": 1, "sketch": "countsketch"}) == [
+        "target=null",
+        "sketch=countsketch",
+    ]
+    assert called(SKETCHED) == ["sketch=countsketch-ratio=0.5"]
+    assert made(PAIRED, algorithm="fedavg").cases[3].folder.startswith("sketch=countsketch-ratio=0.5,seed=2-")
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairings())
+def test_no_two_values_under_a_name_are_called_the_same(method: list[dict[str, Any]]) -> None:
+    try:
+        sweep = made({"method": method})
+    except ScenarioError:
+        return
+    assert len({case.label for case in sweep.cases}) == len(method)
+
+
+def test_what_is_tuned_may_be_set_together_too() -> None:
+    candidates = [{"training.lr": 0.1, "training.momentum": 0.9}, {"training.lr": 0.5, "training.weight_decay": 0.1}]
+    sweep = made({"sketch": LISTS["sketch"], "seed": [4, 5]}, tune={"how": candidates})
+    assert sweep.tuned == ("training.lr", "training.momentum", "training.weight_decay")
+    for setting in sweep.settings:
+        assert [dict(candidate.values) for candidate in setting.candidates] == candidates
+        assert [candidate.cases[1].label.split(",")[1:] for candidate in setting.candidates] == [
+            ["lr=0.1", "seed=5"],
+            ["lr=0.5", "seed=5"],
+        ]
+
+
+def test_check_lists_all_that_a_case_sets(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(json.dumps({**BASE, "algorithm": "fedavg", "matrix": PAIRED}))
+    told = CliRunner().invoke(main, ["check", str(tmp_path / "sweep.yaml")], prog_name="p2pfl").stdout
+    assert "1  sketch=dense,lr=0.1,step=2.0,seed=1\n" in told
+    assert "4  sketch=countsketch-ratio=0.5,lr=0.05,averaging=0.5,seed=2\n" in told
+
+
+def compared(several: Sequence[Scenario], first: Sequence[str]) -> list[Group]:
+    """The groups of runs of these scenarios; no figure of theirs matters."""
+    return grouped([Run(Path(str(at)), keys.read(scenario.dump(one)), {}, {}) for at, one in enumerate(several)], first)
+
+
+def test_groups_of_paired_settings_are_called_by_the_first_key_and_the_other_axes(tmp_path: Path) -> None:
+    sweep = made({**PAIRED, "algorithm.fedavg.fraction": [0.5, 1.0]}, algorithm="fedavg")
+    index = Ledger.of(sweep, tmp_path / "out").index()
+    assert index["cases"][0]["settings"] == {**DENSE, "algorithm.fedavg.fraction": 0.5, "seed": 1}
+    groups = compared([case.scenario for case in sweep.cases], list(index["cases"][0]["settings"]))
+    assert [(group.label, len(group.cases)) for group in groups] == [
+        (f"{sketch}, fedavg(fraction={share})", 2) for sketch in ("dense", "countsketch") for share in ("0.5", "1")
+    ]
+    assert groups[0].cells == {
+        "sketch": "dense",
+        "training.lr": "0.1",
+        "algorithm": "fedavg(fraction=0.5, step=2, averaging=null)",
+    }, "the table says all of it"
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairings(), st.permutations(sorted(MEMBERS)))
+def test_groups_that_differ_are_called_differently(method: list[dict[str, Any]], first: list[str]) -> None:
+    several = [scenario.read(BASE, [f"{key}={json.dumps(part)}" for key, part in one.items()]) for one in method]
+    groups = compared(several, first)
+    assert len({group.label for group in groups}) == len(groups) == len(set(map(scenario.digest, several)))
+
+
+SHAPES = {
+    "matrix: {method: [{sketch: dense, training.lr: 0.1}, {sketch.countsketch.ratio: 0.5, rounds: 2}]}": True,
+    "tune: {how: [{training.lr: 0.1, training.momentum: 0.5}]}": True,
+    "matrix: {sketch: [{countsketch: {ratio: 0.5}}]}": True,
+    "matrix: {method: []}": False,
+    "matrix: {method: [{}]}": False,
+    "matrix: {method: [dense]}": False,
+    "matrix: {method: [{trainin.lr: 0.1}]}": False,
+    "matrix: {method: [{training.lr: fast}]}": False,
+    "matrix: {method: [{sketch: dens}]}": False,
+    "matrix: {method: [{seed: 1}]}": False,
+    "matrix: {method: [{matrix: {seed: [1]}}]}": False,
+    "matrix: {my.method: [{sketch: dense}]}": False,
+    "tune: {how: [0.1]}": False,
+}
+
+
+@pytest.mark.parametrize("text", SHAPES)
+def test_editors_know_what_may_be_set_together_and_what_they_reject_is_refused(text: str) -> None:
+    value = yaml_marks.parse(f"name: x\n{text}".encode(), "test").value
+    assert jsonschema.Draft202012Validator(schema.document()).is_valid(value) is SHAPES[text]
+    if SHAPES[text]:
+        assert cases(value) is not None
+    else:
+        with pytest.raises(ScenarioError):
+            cases(value)
+
+
 REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {
     "an unknown plug-in": (
         "matrix:\n  seed: [1]\n  sketch:\n    - dense\n    - dens",
@@ -208,6 +375,68 @@ REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {
     "a case twice": (
         "matrix:\n  sketch:\n    - countsketch\n    - countsketch: {ratio: 0.5}",
         ("sketch=countsketch and sketch=countsketch-ratio=0.5 are the same (sweep.yaml:6)",),
+    ),
+    "a misspelled key": (
+        "matrix:\n  seeed: [1, 2]",
+        ("unknown key 'seeed' (sweep.yaml:4)", "did you mean 'seed'? (or list mappings of dotted keys"),
+    ),
+    "a name of its own whose values set nothing": (
+        "matrix:\n  method:\n    - {sketch: dense}\n    - sketched",
+        ("unknown key 'method' (sweep.yaml:4)", "(or list mappings of dotted keys"),
+    ),
+    "a misspelled key of a plug-in with options": (
+        "matrix:\n  sketc:\n    - countsketch: {ratio: 0.5}",
+        ("unknown key 'countsketch', set by 'sketc', which is no key itself (sweep.yaml:5)", "did you mean 'sketch'?"),
+    ),
+    "an unknown key among several": (
+        "matrix:\n  method:\n    - sketch: dense\n      trainin.lr: 0.1",
+        ("unknown key 'trainin', set by 'method'", "(sweep.yaml:6)", "did you mean 'training'?"),
+    ),
+    "an unknown option among several": (
+        "matrix:\n  method:\n    - sketch: dense\n      training.lrr: 0.1",
+        ("in case 1 (sketch=dense) unknown key 'lrr' (sweep.yaml:6)", "did you mean 'lr'?"),
+    ),
+    "a wrong value among several": (
+        "matrix:\n  method:\n    - sketch: dense\n      training.lr: -1",
+        ("in case 1 (sketch=dense) ", "lr is -1 (sweep.yaml:6)", "than 0"),
+    ),
+    "a key within a number among several": (
+        "matrix:\n  method:\n    - sketch: dense\n      peers.x: 1",
+        ("peers is 3 (sweep.yaml:6)", "in a mapping, so set peers itself"),
+    ),
+    "a hole in a key among several": (
+        "matrix: {method: [{training..lr: 1}]}",
+        ("a key 'training..lr' (sweep.yaml:3)",),
+    ),
+    "nothing under a name": ("matrix:\n  method:\n    - {}", ("matrix.method.0 is {} (sweep.yaml:5)", "dotted keys")),
+    "the seed among several": (
+        "matrix:\n  method:\n    - {sketch: dense,\n       seed: 1}",
+        ("matrix.method sets the seed (sweep.yaml:6)", "list the seeds alone, as in seed: [1, 2]"),
+    ),
+    "the name among several": ("matrix: {method: [{name: a}]}", ("matrix must not vary 'name' (sweep.yaml:3)",)),
+    "a key of two axes": (
+        "matrix:\n  training.lr: [1, 2]\n  method:\n    - sketch: dense\n    - sketch: sampling\n      training.lr: 3",
+        ("training.lr is in matrix and in matrix.method (sweep.yaml:8)", "leave one of them"),
+    ),
+    "a key of two names": (
+        "matrix:\n  one: [{rounds: 1}]\n  two: [{rounds: 2}]",
+        ("rounds is in matrix.one and in matrix.two (sweep.yaml:5)", "leave one of them"),
+    ),
+    "a key of a name that is tuned": (
+        "matrix: {method: [{training.lr: 1}]}\ntune:\n  training.lr: [2]",
+        ("training.lr is in matrix.method and in tune (sweep.yaml:5)", "leave one of them"),
+    ),
+    "what is excluded of what is tuned": (
+        "tune: {exclude: [{rounds: 1}], wait: [all]}",
+        ("unknown key 'exclude' (sweep.yaml:3)",),
+    ),
+    "a value of a name twice": (
+        "matrix:\n  method:\n    - {sketch: dense}\n    - {sketch: dense}",
+        ("sketch=dense and sketch=dense are the same (sweep.yaml:6)",),
+    ),
+    "an unknown excluded value of a key among several": (
+        "matrix:\n  method: [{sketch: dense}, {sketch: sampling}]\n  exclude:\n    - {sketch: dens}",
+        ("no sketch 'dens' in the matrix (sweep.yaml:6)", "there are 'dense', 'sampling'"),
     ),
     "too many": (f"matrix:\n  seed: {list(range(101))}\n  rounds: {list(range(1, 101))}", ("10,100 cases", "10,000")),
 }

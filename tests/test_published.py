@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -141,8 +142,11 @@ def test_every_figure_of_a_summary_may_be_published(tmp_path: Path) -> None:
     members = launched(tmp_path / "star", algorithm={"fedavg": {"fraction": 0.5}}, seed=1)
     evaluate = {"every": 2, "target": 0.2, "test": False}
     blind = launched(tmp_path / "blind", seed=1, evaluate=evaluate, engine="local", peers=2)
+    draw = numpy.random.default_rng(1)
+    numpy.savez(tmp_path / "two.npz", x=draw.normal(size=(200, 6)).astype("float32"), y=numpy.arange(200) % 2)
+    two = launched(tmp_path / "two", seed=1, data={"npz": str(tmp_path / "two.npz")})
     found: set[str] = set()
-    for folder in (members, blind):
+    for folder in (members, blind, two):
         summary = json.loads((folder / "summary.json").read_text())
         summary = {key: value for key, value in summary.items() if key not in ("seed", "peers", "faults", "absent")}
         found |= {key for key, value in flat(summary) if isinstance(value, int | float)}

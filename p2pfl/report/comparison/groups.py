@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from p2pfl.metrics.intervals import Interval, mean_interval, paired_interval, unpaired_interval
-from p2pfl.report.comparison.keys import Settings, brief, cell, columns, labelled, varying, written
+from p2pfl.report.comparison.keys import Settings, brief, cell, column, columns, labelled, varying, written
 from p2pfl.report.comparison.runs import Case
 
 Seed = int | str
@@ -23,7 +23,7 @@ SURE = ((5, "for a claim"), (3, "indicative"), (0, "anecdote"))
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs that differ in nothing but their seeds. `cells` are its settings by column, `label` all of them."""
+    """Runs that differ in nothing but their seeds. `cells` are its settings by column, `label` those that tell."""
 
     cells: Mapping[str, str]
     label: str
@@ -74,13 +74,27 @@ def grouped(cases: Sequence[Case], first: Sequence[str] = ()) -> list[Group]:
     told_apart = [
         key for key in keys if len({written(case.settings, key) for case in cases if key in case.settings}) > 1
     ]
-    cells = [{name: cell(members[0].settings, name, told_apart) for name in shown} for members in found.values()]
+    several = [members[0].settings for members in found.values()]
+    cells = [{name: cell(settings, name, told_apart) for name in shown} for settings in several]
     needed = _needed(cells, shown)
+    hidden = _hidden(cells, several, needed, told_apart)
     groups = []
-    for told, members in zip(cells, found.values(), strict=True):
-        label = ", ".join(labelled(name, told[name]) for name in needed)
+    for told, settings, members in zip(cells, several, found.values(), strict=True):
+        label = ", ".join(labelled(name, cell(settings, name, told_apart, hidden)) for name in needed)
         groups.append(Group(told, label or _name(members), tuple(members)))
     return groups
+
+
+def _hidden(
+    cells: Sequence[Mapping[str, str]], several: Sequence[Settings], needed: Sequence[str], options: Sequence[str]
+) -> list[str]:
+    """The options of plug-ins that an earlier column implies, as where each sketch has a hub's step of its own."""
+    found = []
+    for key in (key for key in options if column(key) in needed and key not in needed):
+        whole = [{**told, key: written(settings, key)} for told, settings in zip(cells, several, strict=True)]
+        if any(_implies(whole, known, key) for known in needed[: needed.index(column(key))]):
+            found.append(key)
+    return found
 
 
 def _repetition(case: Case) -> Seed:

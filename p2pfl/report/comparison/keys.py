@@ -57,15 +57,19 @@ def column(key: str) -> str:
     return next((slot for slot in slots() if f"{key}.".startswith(f"{slot}.")), key)
 
 
-def cell(settings: Settings, column: str, telling: Iterable[str]) -> str:
-    """What a run says in a column: `countsketch(ratio=0.5)`, with the options that are `telling` or not the default."""
+def cell(settings: Settings, column: str, telling: Iterable[str], hidden: Iterable[str] = ()) -> str:
+    """What a run says in a column: `countsketch(ratio=0.5)`, with the options that are `telling` or not the default.
+
+    Those that are `hidden` are left away.
+    """
     if column not in slots() or column not in settings:
         return brief(written(settings, column))
     name = str(settings[column])
     above = f"{column}.{name}."
     defaults = _defaults(slots()[column].room, name)
     options = {key.removeprefix(above): key for key in settings if key.startswith(above)}
-    shown = [option for option, key in options.items() if key in telling or _unusual(settings, key, option, defaults)]
+    seen = {option: key for option, key in options.items() if key not in hidden}
+    shown = [option for option, key in seen.items() if key in telling or _unusual(settings, key, option, defaults)]
     told = [f"{option}={written(settings, options[option])}" for option in shown]
     return brief(f"{name}({', '.join(told)})" if told else name)
 

@@ -18,7 +18,18 @@ from typing import Any
 
 from p2pfl import scenario, yaml_marks, yaml_settings
 from p2pfl.errors import ScenarioError
-from p2pfl.runtime.sweeps.axes import SEED, Entry, Point, axes, points, product, refuse_too_many, values
+from p2pfl.runtime.sweeps.axes import (
+    SEED,
+    Entry,
+    Point,
+    axes,
+    points,
+    product,
+    refuse_too_many,
+    refuse_twice,
+    telling,
+    values,
+)
 from p2pfl.scenario import PUBLISHED, SLOTS, Published, Scenario
 
 LONGEST_SLUG, LONGEST_TOLD = 60, 120
@@ -27,7 +38,7 @@ LONGEST_SLUG, LONGEST_TOLD = 60, 120
 
 @dataclass(frozen=True)
 class Case:
-    """One run of a sweep. `settings` are the keys that it sets and their values as written."""
+    """One run of a sweep. `settings` are the keys that it sets and their values as written, `label` those that tell."""
 
     number: int
     label: str
@@ -86,7 +97,7 @@ class Sweep:
     @property
     def tuned(self) -> tuple[str, ...]:
         """The keys whose values are chosen."""
-        return tuple(self.settings[0].candidates[0].values)
+        return tuple(dict.fromkeys(key for candidate in self.settings[0].candidates for key in candidate.values))
 
 
 def is_sweep(source: str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> bool:
@@ -104,9 +115,7 @@ def cases(source: str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> S
         return None
     with scenario.located(source, sets) as document:
         matrix, tune = axes(document, "matrix"), axes(document, "tune")
-        if matrix.keys() & tune.keys():
-            key = min(matrix.keys() & tune.keys())
-            raise ScenarioError(f"{key} is in matrix and in tune", "leave one of them", ("tune", key))
+        refuse_twice(matrix, tune)
         refuse_too_many(matrix, tune)
         settings = _Reader(document, product(tune), matrix.get(SEED, [])).settings(points(document, matrix))
         first = settings[0].candidates[0]
@@ -161,15 +170,16 @@ class _Reader:
 
     def case(self, number: int, document: yaml_marks.Document, point: Point, seed: Point, blind: bool = False) -> Case:
         """A case with its seed; a `blind` one never looks at the test set."""
-        document, written = _assigned(document, seed), values({**point, **seed})
+        document, whole = _assigned(document, seed), {**point, **seed}
+        told = label(telling(whole))
         try:
             made = scenario.settled(document)
         except ScenarioError as error:
-            raise document.locate(of_run(error, number, label(written), blind)) from None
+            raise document.locate(of_run(error, number, told, blind)) from None
         if blind:
             evaluate = dataclasses.replace(made.evaluate, split="validation", test=False)
             made = dataclasses.replace(made, evaluate=evaluate)
-        return Case(number, label(written), written, made, scenario.digest(made))
+        return Case(number, told, values(whole), made, scenario.digest(made))
 
     def refuse_twin(self, case: Case, point: Point) -> None:
         """Raises ScenarioError when another case came to the same scenario."""
@@ -181,11 +191,11 @@ class _Reader:
 
 
 def _assigned(document: yaml_marks.Document, point: Point) -> yaml_marks.Document:
-    for key, entry in point.items():
+    for key, part in (item for entry in point.values() for item in entry.sets.items()):
         try:
-            document = yaml_settings.assign(document, key.split("."), entry.part, SLOTS)
+            document = yaml_settings.assign(document, key.split("."), part, SLOTS)
         except ScenarioError as error:
-            raise error.located(entry.part.mark(())) from None
+            raise error.located(part.mark(())) from None
     return document
 
 
