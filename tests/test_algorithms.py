@@ -594,20 +594,20 @@ SIZE = 4 * 24 + 4 + 12
 
 
 def quadratic_peers(
-    graph: nx.Graph[PeerId], sketch: Sketch, curvature: float = 0.0, lr: float = 0.1
+    graph: nx.Graph[PeerId], sketch: Sketch, curvature: float = 0.0, lr: float = 0.1, layout: Layout = LAYOUT
 ) -> dict[PeerId, Peer]:
     """Peers on a graph, each with a target of its own."""
     weights = mixing.metropolis(graph)
     links = tuple(sorted((min(link), max(link)) for link in graph.edges))
     roster = Roster(tuple(sorted(graph)), dict.fromkeys(graph, 32), links)
-    root = Seeds.of(4)
+    root, size = Seeds.of(4), sum(slot.size for slot in layout)
     return {
         i: Peer(
             i,
             tuple(weights[i]),
             weights[i],
             roster,
-            Quadratic(torch.randn(SIZE, generator=root.torch("target", i)), curvature, lr, LAYOUT),
+            Quadratic(torch.randn(size, generator=root.torch("target", i)), curvature, lr, layout),
             sketch,
             Mean(),
             Training(lr=lr),
@@ -636,6 +636,8 @@ def consensus(ours: Play, r: int) -> float:
 GOSSIPS = [DPSGD(), LEASGD(rho=6.0, k=2)]
 """Both bear the default relaxation of a sketch."""
 GRAPHS = {"ring": nx.cycle_graph(7), "complete": nx.complete_graph(6), "odd": nx.barbell_graph(3, 1)}
+NARROW: Layout = (Slot("one", (40, 1)), Slot("three", (20, 3)), Slot("output", (2, 5), output=True))
+"""Of its matrices a sketch sends more than its ratio says."""
 EVERY_SKETCH = [Dense(), CountSketch(), CountSketch(0.3), CountSketch(0.3, balanced=False), CountSketch(0.01)]
 
 
@@ -648,6 +650,15 @@ def test_without_gradients_the_mean_stays_and_peers_come_together(algorithm: Any
         torch.testing.assert_close(stacked(ours, r).mean(0), stacked(ours, 0).mean(0), rtol=0, atol=2e-6)
         assert consensus(ours, r) <= consensus(ours, r - 1) * (1 + 1e-6)
     assert consensus(ours, 12) < consensus(ours, 0)
+
+
+@pytest.mark.parametrize("relaxation", [None, 1.9])
+def test_narrow_matrices_of_which_more_is_sent_than_asked_bring_peers_together(
+    relaxation: float | None,
+) -> None:
+    torus = nx.convert_node_labels_to_integers(nx.grid_2d_graph(4, 4, periodic=True))
+    ours = quadratic_play(DPSGD(), torus, CountSketch(relaxation=relaxation), 60, layout=NARROW)
+    assert consensus(ours, 60) < 0.1 * consensus(ours, 0)
 
 
 @pytest.mark.parametrize("graph", ["ring", "odd"])

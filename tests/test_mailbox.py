@@ -400,3 +400,12 @@ def test_a_message_said_twice_or_that_nobody_sends_is_a_fault() -> None:
             stage.box.wanted(A, "rumour", 1)
 
     played(scene)
+
+
+def test_early_mail_of_a_wider_round_leaves_room_for_that_of_a_narrower_one() -> None:
+    widths = {1: 1000, 2: 100, 3: 900}
+    box = Mailbox((A,), lambda r: {"m": Form({"w": (torch.float32, (widths[r],))})}, True)
+    box.at(1)
+    for r, width in widths.items():
+        assert box.wanted(A, "m", r) is not None
+        box.deliver(A, Message("m", r, {"w": torch.zeros(width)}))

@@ -228,6 +228,10 @@ WRONG = {
         "me.merge(me.differences(mail, post, r), me.weights)",
         "sum(me.weights[j] * (me.pair.up(m.tensors['params'], me.key(j, r)) - trained.x_D) for j, m in mail.items())",
     ),
+    "algorithms/shrinking": RELAXATION.replace("Relaxation", "Shrinking").replace(
+        "me.merge(me.differences(mail, post, r), me.weights)",
+        "sum(me.weights[j] * (me.pair.pull(m.tensors['params'], me.key(j, r)) - trained.x_D) for j, m in mail.items())",
+    ),
     "aggregators/greedy": CLIPPED.replace("Clipped", "Greedy").replace(
         "return sum(row *", "return sum(row.mul_(0.5) *"
     ),
@@ -237,6 +241,7 @@ CAUGHT = {
     "sketches/lopsided": ("has an up that is the transpose of its down", "<down(x), z> is"),
     "algorithms/wordy": ("posts messages of the form that the receiver declares", "the receiver's form says {}"),
     "algorithms/rebuilding": ("never drives peers apart", "peers that hardly learn drift apart"),
+    "algorithms/shrinking": ("never drives peers apart", "the mean of peers that hardly learn moves by"),
     "aggregators/greedy": ("alters no row and gives none of them back", "it alters the rows that it is given"),
 }
 SPY = "import pathlib\npathlib.Path({!r}).write_text('it ran')\n"

@@ -25,8 +25,10 @@ from p2pfl.learning.model import Model, kaiming_uniform_like_torch, unfilled
 from p2pfl.learning.models.cnn import Cnn
 from p2pfl.learning.models.lenet import Lenet
 from p2pfl.learning.models.mlp import Mlp
+from p2pfl.learning.sketched import Sketched
 from p2pfl.learning.task import SGDTask
 from p2pfl.seeds import Seeds
+from p2pfl.sketches.countsketch import CountSketch
 
 Options = dict[str, Any]
 KEY = b"a key of 16 byte"
@@ -268,3 +270,41 @@ def test_the_models_here_have_widths_that_no_ratio_divides_and_layers_of_every_k
     }
     assert {25, 7} <= widths
     assert any(d % 2 for d in widths)
+
+
+class Direct(nn.Module):
+    """Reads the weight of a dense layer without calling it, ties it, and calls another twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.output = nn.Linear(16, 9), nn.Linear(9, 9), nn.Linear(9, 3)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        hidden = nn.functional.linear(x_NCHW.flatten(1), self.first.weight, self.first.bias).tanh()
+        hidden = self.second(self.second(hidden).relu()) @ self.second.weight.T
+        logits: Tensor = self.output(hidden / (1 + self.second.weight.norm()))
+        return logits
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_weights_that_are_read_otherwise_than_by_their_layer_are_whole(wrapped: bool) -> None:
+    module = unfilled(lambda: nn.Sequential(Direct()) if wrapped else Direct())
+    nn.utils.vector_to_parameters(torch.zeros(sum(p.numel() for p in module.parameters())), module.parameters())
+    layout = tuple(Slot(name, tuple(p.shape), "output" in name) for name, p in module.named_parameters())
+    pair, key = CountSketch().bind(layout), bytes(16)
+    generator = torch.Generator().manual_seed(1)
+    x_NCHW, labels = torch.randn(5, 1, 4, 4, generator=generator), torch.arange(5) % 3
+    x_D = torch.randn(sum(slot.size for slot in layout), generator=generator) / 3
+    z_S = pair.down(x_D, key).requires_grad_()
+    parts = pair.up(z_S, key).split([slot.size for slot in layout])
+    there = {slot.name: part.view(slot.shape) for slot, part in zip(layout, parts, strict=True)}
+    expected = nn.functional.cross_entropy(torch.func.functional_call(module, there, (x_NCHW,)), labels)
+    (expected_S,) = torch.autograd.grad(expected, z_S)
+    before = [parameter.data_ptr() for parameter in module.parameters()]
+    with Sketched(module, pair, key, z_S.detach()).standing() as sketched:
+        sketched.refresh()
+        loss = nn.functional.cross_entropy(module(x_NCHW), labels)
+        found = sketched.folded(torch.autograd.grad(loss, list(module.parameters())))
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.cat([gradient.reshape(-1) for gradient in found]), expected_S)
+    assert [parameter.data_ptr() for parameter in module.parameters()] == before

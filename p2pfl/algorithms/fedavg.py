@@ -5,9 +5,8 @@ Algorithm 1, in the form theta += step * sum_i p_i (theta_i - theta) / sum_i p_i
 Sketched as in DBCL (Wang & Zhang, section 4): the hub draws a key and sends `key, down(theta)`, members train in
 the sketched space, the hub applies `up` to the mean of their updates. Hub and member are two flows.
 
-Keys (ours): in the paper all members of a round train under one key. With `keys: own` each has another: they train
-at W S_i S_i^T of their own, and the hub takes the mean of `up` of each, in which the noise of their sketches averages
-out as well. Each message is sketched by itself then, and only the hub can compare updates.
+Keys (ours): in the paper all members of a round train under one key. With `keys: own` each has another, and the hub
+takes the mean of `up` of each update, in which the noise of their sketches averages out as well.
 
 Averaging (ours): what the hub evaluates is the running mean of its models, the old mean weighing
 min(averaging, r / (r + 9)) in round r: it takes most of the sketch's noise away.
@@ -49,7 +48,9 @@ class FedAvg:
         return {HUB: Role(Hub(self), ())} | {i: Role(member, (i,), evaluated=False) for i in range(learners)}
 
     def check(self, training: Training, sketch: Sketch, links: Sequence[tuple[PeerId, PeerId]]) -> None:
-        """Every link must have the hub at one end, every member a link to it."""
+        """Every link must have the hub at one end, every member a link to it; own keys need a sketch that has some."""
+        if self.keys == "own" and not sketch.keyed:
+            raise ValueError("keys is 'own', and the sketch has none: leave keys out, or say 'sketch: countsketch'")
         if any(HUB not in link for link in links):
             raise ValueError("fedavg runs on a star around the hub only: leave topology out, or say 'topology: star'")
 
@@ -103,9 +104,7 @@ class Hub:
         chosen = tuple(i for i in self.rule.chosen(me, r) if i in linked)
         post = models(me, state.x_D, chosen, r, own_keys=self.rule.keys == "own")
         mail = yield Exchange("update", r, post, chosen)
-        x_D = state.x_D
-        if mail:
-            x_D = x_D + self.rule.step * update(me, mail, post)
+        x_D = state.x_D + self.rule.step * update(me, mail, post) if mail else state.x_D
         weight = self.rule.mean_weight(me, r)
         yield Report(r, {"heard": len(mail)})
         return HubState(x_D, x_D if weight == 0 else weight * state.mean_D + (1 - weight) * x_D)

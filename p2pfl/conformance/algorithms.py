@@ -16,7 +16,7 @@ from p2pfl import plugins
 from p2pfl.conformance import _randomness
 from p2pfl.conformance._stage import Ledger, Post, played
 from p2pfl.messages import HUB, Form
-from p2pfl.metrics.consensus import consensus_distance
+from p2pfl.metrics.consensus import consensus_distance, consensus_model
 
 SKETCHES = ("dense", "countsketch")
 LEARNERS = (1, 2, 5)
@@ -88,7 +88,7 @@ def bears_mail_that_is_lost_and_peers_that_die(plugin: Any) -> None:
 
 
 def never_drives_peers_apart(plugin: Any) -> None:
-    """Peers that begin apart and hardly learn come no further apart, under a sketch as without.
+    """Peers that begin apart and hardly learn come no further apart, under a sketch as without, and keep their mean.
 
     Who rebuilds a sketched model by `up` and averages it drives them apart: `me.differences` are what to merge.
     """
@@ -99,6 +99,11 @@ def never_drives_peers_apart(plugin: Any) -> None:
         grown = f"from {first:.3g} in round 1 to {last:.3g} in round {STILL_ROUNDS}"
         about = f"with the sketch {sketch} peers that hardly learn drift apart"
         assert last <= 1.5 * first + 1e-6, f"{about}, their consensus distance goes {grown}"
+        means_D = [consensus_model([ledger.models[i, r] for i in judged]) for r in (1, STILL_ROUNDS)]
+        moved = float((means_D[1] - means_D[0]).norm() / means_D[0].norm())
+        assert moved <= 0.01, (
+            f"with the sketch {sketch} the mean of peers that hardly learn moves by {moved:.2g} of its norm"
+        )
 
 
 def gives_the_same_figures_for_the_same_seed(plugin: Any) -> None:

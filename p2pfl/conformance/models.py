@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from p2pfl.conformance import _randomness
 from p2pfl.errors import ScenarioError
 from p2pfl.learning.model import OUTPUT, Model, layout_of
+from p2pfl.learning.sketched import Sketched
+from p2pfl.sketches.countsketch import CountSketch
 
 SHAPES = ((1, 8, 8), (1, 28, 28), (3, 32, 32))
 """Inputs of C x H x W: digits, MNIST, CIFAR-10."""
@@ -90,6 +92,25 @@ def has_a_gradient_in_every_parameter(plugin: Any) -> None:
     gradients = torch.autograd.grad(loss, list(module.parameters()), allow_unused=True)
     unused = [slot.name for slot, gradient in zip(slots, gradients, strict=True) if gradient is None]
     assert not unused, f"the output does not depend on {unused[0]!r}"
+
+
+def computes_with_sketched_weights_what_it_would_with_those_they_stand_for(plugin: Any) -> None:
+    """Its layers are handed sketched weights and inputs: loss and gradient are those at `up` of the sketch."""
+    for shape, module in _built(plugin):
+        pair, key, labels = CountSketch().bind(layout_of(module)), bytes(16), torch.arange(4) % CLASSES
+        z_S = pair.down(nn.utils.parameters_to_vector(module.parameters()).detach(), key).requires_grad_()
+        up_D = pair.up(z_S, key).split([slot.size for slot in layout_of(module)])
+        there = {slot.name: part.view(slot.shape) for slot, part in zip(layout_of(module), up_D, strict=True)}
+        whole = nn.functional.cross_entropy(torch.func.functional_call(module, there, (_images(4, shape),)), labels)
+        (expected_S,) = torch.autograd.grad(whole, z_S)
+        with Sketched(module, pair, key, z_S.detach()).standing() as sketched:
+            sketched.refresh()
+            loss = nn.functional.cross_entropy(module(_images(4, shape)), labels)
+            found = sketched.folded(torch.autograd.grad(loss, list(module.parameters())))
+        found_S = torch.cat([gradient.reshape(-1) for gradient in found])
+        assert torch.allclose(loss, whole, rtol=1e-4), f"its loss is {float(loss):.6g}, and {float(whole):.6g} at up"
+        off = float((found_S - expected_S).norm() / expected_S.norm())
+        assert off <= 1e-3, f"its gradient is off by {off:.2g} of its norm: read weights by calling their layers"
 
 
 def has_the_same_layout_each_time_it_is_built(plugin: Any) -> None:

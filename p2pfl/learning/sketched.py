@@ -36,16 +36,18 @@ class Sketched:
     @contextmanager
     def standing(self) -> Iterator[Sketched]:
         """Within, the module computes at the sketched point; its former parameters come back afterwards."""
-        before = [parameter.data for parameter in self._parameters]
-        folding = ((layer, _Folding(s, self._views[at].shape[1])) for at, (layer, s) in self._dense.items())
-        hooks = [layer.register_forward_pre_hook(hook) for layer, hook in folding]
-        for at, (parameter, s, view) in enumerate(zip(self._parameters, self._maps, self._views, strict=True)):
-            if s is None or at in self._dense:
-                parameter.data = view
-            else:
-                parameter.data = torch.empty_like(parameter.data)
-                self._spread.append((s, view, parameter.data.flatten(1)))
+        before, hooks = [parameter.data for parameter in self._parameters], []
         try:
+            for at, (layer, s) in self._dense.items():
+                hooks.append(layer.register_forward_pre_hook(_Folding(s, self._views[at].shape[1])))
+            for at, (parameter, s_or_none, view) in enumerate(
+                zip(self._parameters, self._maps, self._views, strict=True)
+            ):
+                if s_or_none is None or at in self._dense:
+                    parameter.data = view
+                else:
+                    parameter.data = view.new_empty(parameter.shape)
+                    self._spread.append((s_or_none, view, parameter.data.flatten(1)))
             yield self
         finally:
             self._spread.clear()
@@ -75,16 +77,21 @@ class Sketched:
 def _dense_layers(
     module: nn.Module, parameters: Sequence[nn.Parameter], maps: Sequence[Map | None]
 ) -> Iterator[tuple[int, tuple[nn.Module, Map]]]:
-    """Which parameters are sketched weights of dense layers, each used by one layer only."""
+    """Which parameters are sketched weights of dense layers that are only ever called, as those in a chain are.
+
+    Whoever reads such a weight otherwise would find another shape: it is spread as all others are.
+    """
     at = {id(parameter): number for number, parameter in enumerate(parameters)}
     owners: dict[int, list[nn.Module]] = {}
     for layer in module.modules():
         for parameter in layer.parameters(recurse=False):
             owners.setdefault(at[id(parameter)], []).append(layer)
+    chained = {layer for chain in module.modules() if type(chain) is nn.Sequential for layer in chain}
     for number, layers in owners.items():
-        s = maps[number]
-        if s is not None and len(layers) == 1 and type(layers[0]) is nn.Linear:
-            yield number, (layers[0], s)
+        s, layer = maps[number], layers[0]
+        called = len(layers) == 1 and layer in chained and not (layer._forward_pre_hooks or layer._forward_hooks)
+        if s is not None and called and type(layer) is nn.Linear and layer.weight is parameters[number]:
+            yield number, (layer, s)
 
 
 class _Folding:

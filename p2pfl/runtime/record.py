@@ -20,12 +20,12 @@ from torch import Tensor
 
 from p2pfl import own_code, scenario
 from p2pfl.messages import HUB, Figure, Message, PeerId, peer_name
-from p2pfl.metrics.consensus import consensus_distance, mean_float64, squared_norm
+from p2pfl.metrics.consensus import consensus_distance, squared_norm
 from p2pfl.runtime.world import World, cores
 
 Row = dict[str, Any]
 APART = 10
-"""Peers further from their mean than so many times what that first measured do not learn together."""
+"""Peers further from their mean than so many times what a model first measured do not learn together."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Recorder:
     failure: OSError | None = None
     stop: Callable[[], object] = lambda: None
     _drifting: bool = False
-    _scale: float | None = None
+    _norm: float = 0.0
     _pending: dict[int, dict[PeerId, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -143,12 +143,13 @@ class Recorder:
 
     def _warn_of_drift(self, round: int, distance: float) -> None:
         """Say once that peers do not learn together."""
-        if self._scale is None:
-            self._scale = squared_norm(mean_float64(list(self.models.values()))) ** 0.5
-        if distance > APART * self._scale and not self._drifting:
+        if not self.world.settings.sketch.value.keyed or self._drifting:
+            return
+        self._norm = self._norm or min(squared_norm(model_D.double()) for model_D in self.models.values()) ** 0.5
+        if distance > APART * self._norm:
             self._drifting = True
             text = f"peers drift apart: in round {round} their consensus distance is {distance:.3g}"
-            self.log(None, f"{text}, when their models began with a norm of {self._scale:.3g}")
+            self.log(None, f"{text}, when a model had a norm of {self._norm:.3g} as they were first measured")
             self.tell(f"{text}: what they send sketched must be damped, see a sketch's relaxation")
 
 

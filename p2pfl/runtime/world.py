@@ -47,7 +47,7 @@ class Seat:
         return {"secret": Form(figures={"half": bytes})} if r <= 0 else self.flow.forms(self.in_round(self.me, r), r)
 
     def in_round(self, me: Peer, r: int) -> Peer:
-        """The peer as it stands in round `r`: with the neighbours and the sketch of that round."""
+        """The peer in round `r`: with the neighbours and the sketch of that round."""
         if self.around is not None:
             weights, roster = self.around(r)
             me = replace(me, neighbours=tuple(weights[me.id]), weights=weights[me.id], roster=roster)
@@ -107,11 +107,8 @@ class World:
             return
         for at, stop in enumerate(self.settings.stop):
             if stop.target or stop.plateau:
-                problem, remedy = (
-                    f"stop.{at} looks at the {split} split, which is empty",
-                    "see evaluate.split, and data",
-                )
-                raise ScenarioError(problem, remedy, ("stop", at))
+                problem = f"stop.{at} looks at the {split} split, which is empty"
+                raise ScenarioError(problem, "see evaluate.split, and data", ("stop", at))
 
     @cached_property
     def graph(self) -> nx.Graph[PeerId]:
@@ -120,7 +117,7 @@ class World:
 
     @property
     def graphs(self) -> tuple[nx.Graph[PeerId], ...]:
-        """The graph, or the graphs of the first rounds where the links change."""
+        """The graph, or those of the first rounds where the links change."""
         return scenario.graphs(self.settings, self._root)
 
     @cached_property
@@ -190,8 +187,7 @@ class World:
     @cached_property
     def pair(self) -> Pair:
         """The sketch of this layout, of no round in particular."""
-        pair: Pair = self.settings.sketch.value.bind(self.layout)
-        return pair
+        return self.settings.sketch.value.bind(self.layout)  # type: ignore[no-any-return]
 
     @cached_property
     def weights(self) -> dict[PeerId, dict[PeerId, float]]:

@@ -21,6 +21,10 @@ BLOCK = 1 << 18
 """Numbers of a matrix that are worked on at once: 1 MiB stays in a core's cache."""
 
 
+NEARLY = 0.99
+"""Of a limit that must not be reached."""
+
+
 class Draw(Protocol):
     """How S comes about, always the same from the same key."""
 
@@ -32,7 +36,7 @@ class Draw(Protocol):
 class Matrices:
     """A pair of maps along a layout, when `draw` says what S is; `widths` holds s of each slot, 0 for a whole one.
 
-    `reach` multiplies what is pulled of the matrices.
+    `reach` multiplies what is pulled of the matrices, as far as each bears: of a narrow one rounding may send more.
     """
 
     layout: Layout
@@ -67,12 +71,12 @@ class Matrices:
 
     def _spread(self, z_S: Tensor, key: bytes, damped: bool) -> Tensor:
         maps, z_parts = self.maps(key, z_S.device), self.sketches_of(z_S)
-        factor = self.reach if damped else 1.0
+        factors = self._reaches() if damped else [1.0] * len(maps)
         if z_S.requires_grad and torch.is_grad_enabled():
-            both = zip(maps, z_parts, strict=True)
-            return torch.cat([(s.unfolded(z, damped) * factor if s else z).reshape(-1) for s, z in both])
+            parts = zip(maps, z_parts, factors, strict=True)
+            return torch.cat([(s.unfolded(z, damped) * factor if s else z).reshape(-1) for s, z, factor in parts])
         x_D = z_S.new_empty(sum(slot.size for slot in self.layout))
-        for s, z, x in zip(maps, z_parts, self._matrices_of(x_D), strict=True):
+        for s, z, x, factor in zip(maps, z_parts, self._matrices_of(x_D), factors, strict=True):
             if s is None:
                 x.copy_(z)
                 continue
@@ -80,6 +84,12 @@ class Matrices:
             if factor != 1:
                 x.mul_(factor)
         return x_D
+
+    def _reaches(self) -> list[float]:
+        """How far each slot is pulled: below d / s, at which nothing would be damped."""
+        columns = [slot.size // slot.shape[0] for slot in self.layout]
+        both = zip(columns, self.widths, strict=True)
+        return [min(self.reach, max(1.0, NEARLY * d / s)) if s else 1.0 for d, s in both]
 
     def maps(self, key: bytes, device: torch.device) -> Sequence[Map | None]:
         """S of each slot, None for a whole one: no two of one key alike, so that equal matrices tell nothing."""

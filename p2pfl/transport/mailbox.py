@@ -110,8 +110,11 @@ class Mailbox:
             raise RemoteError(f"a {kind!r} message in round {round}: nobody sends that")
         if (kind, round) in link.seen:
             raise RemoteError(f"a second {kind!r} message for round {round}")
-        most = max(size_bytes(form.tensors) for form in forms.values())
-        held = sum(t.nbytes for m in link.mail.values() for t in m.tensors.values()) + size_bytes(forms[kind].tensors)
+        early = [
+            sum(t.nbytes for t in m.tensors.values()) for m in link.mail.values()
+        ]  # perhaps wider than this round's
+        most = max([*early, *(size_bytes(form.tensors) for form in forms.values())])
+        held = sum(early) + size_bytes(forms[kind].tensors)
         if held > AHEAD_MESSAGES * most or len(link.mail) >= AHEAD_MESSAGES * len(forms):
             return None
         return forms[kind]
