@@ -5,8 +5,10 @@ Shapes: D parameters, S numbers on the wire, K messages received.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Protocol, runtime_checkable
 
 import pydantic
@@ -26,10 +28,10 @@ class Slot:
     shape: tuple[int, ...]
     output: bool = False
 
-    @property
+    @cached_property
     def size(self) -> int:
         """How many numbers it holds."""
-        return int(torch.Size(self.shape).numel())
+        return math.prod(self.shape)
 
 
 Layout = tuple[Slot, ...]

@@ -99,7 +99,7 @@ def computes_with_sketched_weights_what_it_would_with_those_they_stand_for(plugi
     for shape, module in _built(plugin):
         pair, key, labels = CountSketch().bind(layout_of(module)), bytes(16), torch.arange(4) % CLASSES
         z_S = pair.down(nn.utils.parameters_to_vector(module.parameters()).detach(), key).requires_grad_()
-        up_D = pair.up(z_S, key).split([slot.size for slot in layout_of(module)])
+        up_D = pair.up(z_S, key).split_with_sizes([slot.size for slot in layout_of(module)])
         there = {slot.name: part.view(slot.shape) for slot, part in zip(layout_of(module), up_D, strict=True)}
         whole = nn.functional.cross_entropy(torch.func.functional_call(module, there, (_images(4, shape),)), labels)
         (expected_S,) = torch.autograd.grad(whole, z_S)

@@ -137,8 +137,7 @@ class World:
         rng = self._root.numpy("partition")
         batch = self.settings.training.batch
         examples, peers = self.data.examples, self.settings.peers
-        parts: list[numpy.ndarray] = self.settings.partition.value.split(examples, peers, batch, rng)
-        return parts
+        return self.settings.partition.value.split(examples, peers, batch, rng)  # type: ignore[no-any-return]
 
     @cached_property
     def kept(self) -> list[numpy.ndarray]:
