@@ -189,6 +189,9 @@ def shown(value: Any) -> str:
         return shown({value.name: unusual}) if unusual else value.name
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {shown(part)}" for key, part in value.items()) + "}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+        return shown({name: part for name, part in fields.items() if part is not None})
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(shown, value))}]"
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value) or "''"

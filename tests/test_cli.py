@@ -83,7 +83,7 @@ def test_list_shows_every_plugin_with_options_defaults_and_what_it_is() -> None:
         for name in plugins.names(room):
             first_line = str(plugins.find(room, name).__doc__).strip().partition("\n")[0]
             assert f"  {name}: {first_line}" in said
-    assert "    ratio: float > 0, <= 1 = 0.5" in said
+    assert "    ratio: float | tuple[float, float] > 0, <= 1 = 0.5" in said
     assert "also 136 more" in said or "more: p2pfl list topologies" in said
 
 
@@ -91,7 +91,8 @@ def test_list_shows_values_as_a_scenario_has_them() -> None:
     said = run("list").stdout
     assert "    of: topology = complete\n" in said
     assert "    hidden: list of int = [64]\n" in said
-    for python in ("Choice(", "None", "True", "False", " = (", " = '"):
+    assert " = {top_k: 0.0625}\n" in said
+    for python in ("Choice(", "Compression(", "None", "True", "False", " = (", " = '"):
         assert not [line for line in said.splitlines() if line.startswith("    ") and python in line], python
 
 

@@ -61,7 +61,12 @@ def test_every_reference_leads_somewhere() -> None:
 def test_a_shipped_scenario_and_what_it_resolves_to_have_the_shape(name: str) -> None:
     text = scenario.shipped()[name].read_text()
     assert complaints(values_of(text)) == []
-    sweep = matrix.cases(name)
+    try:
+        sweep = matrix.cases(name)
+    except ScenarioError as error:
+        if "P2PFL_DATA" not in str(error):
+            raise
+        pytest.skip(f"needs data: {error}")
     for resolved in [scenario.parse(text)] if sweep is None else [case.scenario for case in sweep.cases]:
         assert complaints(values_of(scenario.dump(resolved))) == []
 

@@ -31,7 +31,9 @@ def _ratio(given: Any) -> float | tuple[float, float]:
 
 _Share = Annotated[float, pydantic.Field(gt=0, le=1)]
 Ratio = Annotated[
-    float | tuple[float, float], pydantic.PlainValidator(_ratio, json_schema_input_type=_Share | tuple[_Share, _Share])
+    float | tuple[float, float],
+    pydantic.Field(gt=0, le=1),  # for those who read it: the validator knows
+    pydantic.PlainValidator(_ratio, json_schema_input_type=_Share | tuple[_Share, _Share]),
 ]
 """s/d: a number, or two between which it is drawn anew every round."""
 Relaxation = Annotated[float, pydantic.Field(gt=0)] | None
