@@ -91,7 +91,8 @@ class Peer:
 
     def sketched_steps(self, z_S: Tensor, r: int, key: bytes) -> Trained:
         """All local steps of round `r` in the space of the sketch, from rest. Raises LocalError when they diverge."""
-        pair = self.pair if self.sketch.keyed else None
+        whole = sum(slot.size for slot in self.task.layout)
+        pair = self.pair if self.sketch.keyed or self.pair.size < whole else None
         trained = self.task.steps(z_S, None, (r - 1) * self.local_steps, self.local_steps, pair, key)
         self.insist_finite(trained.x_D, r)
         return trained

@@ -522,6 +522,17 @@ def test_who_averages_rebuilt_models_is_warned_as_soon_as_peers_drift_apart(tmp_
     assert "drift apart" not in quiet.output
 
 
+def test_members_of_a_star_train_under_an_own_sketch_that_has_no_key(tmp_path: Path) -> None:
+    unkeyed = HALF.replace("keyed: ClassVar[bool] = True", "keyed: ClassVar[bool] = False")
+    put(tmp_path / "plugins", {"sketches/half": unkeyed})
+    settings = {"name": "mine", "seed": 1, "peers": 3, "rounds": 3, "data": "digits", "engine": "simulate"}
+    record = p2pfl.launch(
+        scenario(tmp_path, {**settings, "algorithm": "fedavg", "sketch": "half"}), tmp_path / "run", allow_code=True
+    )
+    assert record.crashed == ()
+    assert record.summary["bytes"]["minimum_per_peer_round"] < 0.6 * 2 * 4 * record.summary["parameters"]
+
+
 def test_an_error_in_a_plugin_is_shown_with_the_line_that_raised_it(tmp_path: Path) -> None:
     text = HALVING.replace("        return 0.5", "        done / 0\n        return 0.5")
     said = say("check", "--plugins", put(tmp_path / "plugins", {"schedules/halving": text}))
