@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from p2pfl.contracts import Map
+
 Rows = Callable[[Tensor], Tensor]
 """A linear map of rows, R x d to R x s or back, which gives a new tensor."""
 
@@ -21,6 +23,33 @@ def apply(x: Tensor, there: Rows, back: Rows) -> Tensor:
     """`there(x)`, whose gradient is `back` of what comes: gradients of any order flow, also under torch.func."""
     applied: Tensor = Applied.apply(x, there, back)  # type: ignore[no-untyped-call]
     return applied
+
+
+def folded(s_map: Map, x: Tensor, s: int) -> Tensor:
+    """`x S` of a map from d to s columns, as one step of autograd."""
+    return apply(x, *_products(s_map, x.shape[1], s))
+
+
+def unfolded(s_map: Map, z: Tensor, d: int) -> Tensor:
+    """`z S^T`, not damped, of a map from d to s columns, as one step of autograd."""
+    down, up = _products(s_map, d, z.shape[1])
+    return apply(z, up, down)
+
+
+def _products(s_map: Map, d: int, s: int) -> tuple[Rows, Rows]:
+    """What a map does to rows, and its transpose, as functions that give new tensors."""
+
+    def down(x: Tensor) -> Tensor:
+        z = x.new_empty(len(x), s)
+        s_map.fold(x, z)
+        return z
+
+    def up(z: Tensor) -> Tensor:
+        x = z.new_empty(len(z), d)
+        s_map.unfold(z, x, False)
+        return x
+
+    return down, up
 
 
 class Applied(torch.autograd.Function):

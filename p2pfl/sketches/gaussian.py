@@ -31,8 +31,7 @@ from torch import Tensor
 
 from p2pfl.contracts import Layout
 from p2pfl.seeds import Seeds
-from p2pfl.sketches import _options
-from p2pfl.sketches._adjoint import apply
+from p2pfl.sketches import _adjoint, _options
 from p2pfl.sketches._matrices import Matrices
 
 ENTRIES = 1 << 20
@@ -94,26 +93,16 @@ class Normal:
 
     def folded(self, x: Tensor) -> Tensor:
         """`fold` for autograd."""
-        return apply(x, self._down, self._up)
+        return _adjoint.folded(self, x, self.s)
 
     def unfolded(self, z: Tensor, damped: bool) -> Tensor:
         """`unfold` for autograd."""
-        up = apply(z, self._up, self._down)
+        up = _adjoint.unfolded(self, z, self.columns)
         return up * self._damping if damped else up
 
     @property
     def _damping(self) -> float:
         return self.s / (self.columns + self.s + 1)
-
-    def _down(self, x: Tensor) -> Tensor:
-        z = x.new_empty(len(x), self.s)
-        self.fold(x, z)
-        return z
-
-    def _up(self, z: Tensor) -> Tensor:
-        x = z.new_empty(len(z), self.columns)
-        self.unfold(z, x, damped=False)
-        return x
 
     def _blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
         """Which rows of S, the columns of a matrix, and sqrt(s) times these rows."""

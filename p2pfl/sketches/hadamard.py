@@ -26,8 +26,7 @@ from torch import Tensor
 
 from p2pfl.contracts import Layout
 from p2pfl.seeds import Seeds
-from p2pfl.sketches import _options
-from p2pfl.sketches._adjoint import apply
+from p2pfl.sketches import _adjoint, _options
 from p2pfl.sketches._hashing import words
 from p2pfl.sketches._matrices import Matrices, blocks
 from p2pfl.sketches.sampling import shuffled
@@ -89,11 +88,11 @@ class Transform:
 
     def folded(self, x: Tensor) -> Tensor:
         """`fold` for autograd."""
-        return apply(x, self._down, self._up)
+        return _adjoint.folded(self, x, len(self.chosen_s))
 
     def unfolded(self, z: Tensor, damped: bool) -> Tensor:
         """`unfold` for autograd."""
-        up = apply(z, self._up, self._down)
+        up = _adjoint.unfolded(self, z, len(self.sign_d))
         return up * self._damping if damped else up
 
     @property
@@ -104,16 +103,6 @@ class Transform:
     @property
     def _damping(self) -> float:
         return len(self.chosen_s) / self.padded
-
-    def _down(self, x: Tensor) -> Tensor:
-        z = x.new_empty(len(x), len(self.chosen_s))
-        self.fold(x, z)
-        return z
-
-    def _up(self, z: Tensor) -> Tensor:
-        x = z.new_empty(len(z), len(self.sign_d))
-        self.unfold(z, x, damped=False)
-        return x
 
 
 def transform(wide: Tensor) -> None:
