@@ -97,6 +97,20 @@ def test_threads_and_processes_give_the_figures_of_the_simulation(mode: str, ske
         assert record.summary["absent"] == {}
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_ratio_that_is_drawn_anew_every_round_is_the_same_at_all_peers(mode: str, tmp_path: Path) -> None:
+    drawn = MODES[mode] | {"sketch": {"countsketch": {"ratio": [0.02, 1.0]}}, "rounds": 8}
+    runs = {engine: run(tmp_path / engine, drawn, engine=engine) for engine in ("simulate", "inproc", "local")}
+    for record in runs.values():
+        assert figures(record) == figures(runs["simulate"])
+        assert (record.crashed, record.summary["absent"], record.summary.get("faults", {})) == ((), {}, {})
+    sent: dict[Any, list[int]] = {}
+    for row in rows(runs["local"]):
+        if "tensor_bytes" in row and row.get("vectors"):
+            sent.setdefault(row["peer"], []).append(row["tensor_bytes"] // row["vectors"])
+    assert any(len(set(means)) > 1 for means in sent.values())
+
+
 def test_sockets_of_tcp_give_the_figures_of_the_simulation(tmp_path: Path) -> None:
     settings = MODES["dpsgd"] | {"sketch": SKETCHES["sketched"], "transport": "tcp"}
     runs = [run(tmp_path / engine, settings, engine=engine) for engine in ("simulate", "local")]
