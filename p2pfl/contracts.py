@@ -146,7 +146,10 @@ class Aggregator(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What some steps of training came to. `x_D` is the new point of `steps`, the displacement of `step`."""
+    """What some steps of training came to. `x_D` is the new point of `steps`, the displacement of `step`.
+
+    The loss is nan where no step was taken, or none that looked at an example.
+    """
 
     x_D: Tensor
     m_D: Tensor | None
@@ -181,6 +184,15 @@ class Task(Protocol):
 
         It is a new tensor, which the caller may alter.
         """
+
+    def told(self, loss: float, x_D: Tensor, at: int) -> float:
+        """The training loss as it may be told to others: `loss` itself, or what a defence makes of it at `x_D`.
+
+        nan where it may not be told. `at` is the step that it follows.
+        """
+
+    def spent(self) -> Mapping[str, Figure]:
+        """What a defence has given away of this peer's examples so far; {} without one."""
 
     def evaluate(self, x_D: Tensor, split: str) -> Mapping[str, Figure]:
         """`accuracy` (share of right answers) and `loss` on the `validation` or `test` split.
