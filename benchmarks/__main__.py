@@ -20,6 +20,7 @@ SCRIPTS = (
     ("transport.py",),
     ("scale.py",),
     ("sketches.py",),
+    ("private.py",),
 )
 
 

@@ -69,11 +69,12 @@ def outline(sweep: Sweep) -> None:
 
 def sizes(scenario: Scenario) -> tuple[int, int]:
     """D parameters of the model on these data, and S numbers of its sketch. Raises ScenarioError."""
+    from p2pfl.runtime.survey import insist
     from p2pfl.runtime.world import World
     from p2pfl.seeds import Seeds
 
     world = World(scenario, Seeds.of(scenario.seed))
-    world.survey()
+    insist(world)
     return sum(slot.size for slot in world.layout), world.pair.size
 
 

@@ -224,5 +224,8 @@ class Bus(Protocol):
     async def collect(self, kind: str, round: int, expect: tuple[PeerId, ...]) -> Mail:
         """Wait for the `kind` message of `round` from each of `expect`, as long as each may still send it."""
 
+    def take(self, kind: str) -> Mail:
+        """What has come of `kind` that belongs to no round (its round is 0), at once."""
+
     async def close(self) -> None:
         """Send what was posted, then leave nothing behind."""

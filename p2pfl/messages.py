@@ -24,7 +24,8 @@ def peer_name(peer: PeerId) -> str:
 class Message:
     """What one peer tells another in one round: named tensors, and a few small figures beside them.
 
-    A tensor that was posted is never altered in place by who posted it: it may still be on its way.
+    Round 0 is no round: when peers meet, and all mail of those that have no rounds in common. A tensor that was posted
+    is never altered in place by who posted it: it may still be on its way.
     """
 
     kind: str
@@ -70,5 +71,22 @@ class Report:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-Step = Exchange | Report
+@dataclass(frozen=True)
+class Pause:
+    """Let so many seconds go by, and others work: finite, and not negative."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Hand me the mail of this kind that belongs to no round and has come since I last asked: at once, perhaps {}.
+
+    One message a sender at most: who posts a second before the first was collected breaks a rule.
+    """
+
+    kind: str
+
+
+Step = Exchange | Report | Pause | Collect
 """What a flow may yield."""

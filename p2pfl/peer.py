@@ -106,8 +106,7 @@ class Peer:
     def step(self, x_D: Tensor, m_D: Tensor | None, r: int) -> Trained:
         """The displacement of the last local step of round `r`, taken at `x_D`. Raises LocalError when it diverges."""
         trained = self.task.step(x_D, m_D, r * self.local_steps - 1)
-        if not math.isfinite(trained.loss):
-            raise LocalError(f"the loss is not finite in round {r}: lower training.lr, which is {self.training.lr:g}")
+        self.insist_finite(trained.x_D, r)
         return trained
 
     def mean_loss(self, local: Trained, last: Trained) -> float:
@@ -127,11 +126,22 @@ class Peer:
             secrets[j] = hashlib.sha256(ours + theirs if self.id < j else theirs + ours).digest()[:KEY_BYTES]
         return dataclasses.replace(self, secrets=secrets)
 
-    def key(self, j: PeerId, r: int) -> bytes:
-        """The key of the link to `j` in round `r`, the same at both ends; empty where sketches have none."""
+    def told(self, loss: float, x_D: Tensor, r: int) -> float:
+        """The training loss of round `r`, which ended at `x_D`, as it may be told to others; nan where it may not.
+
+        Whatever leaves this peer and hangs on its examples but is no parameter goes through here.
+        """
+        return self.task.told(loss, x_D, r * self.local_steps - 1)
+
+    def key(self, j: PeerId, r: int, *whose: PeerId) -> bytes:
+        """The key of the link to `j` in round `r`, the same at both ends; empty where sketches have none.
+
+        Where both ends may begin an exchange with the same `r`, `whose` it is tells them apart.
+        """
         if not self.sketch.keyed:
             return b""
-        return hashlib.sha256(self.secrets[j] + r.to_bytes(8, "little")).digest()[:KEY_BYTES]
+        parts = b"".join(part.to_bytes(8, "little", signed=True) for part in (r, *whose))
+        return hashlib.sha256(self.secrets[j] + parts).digest()[:KEY_BYTES]
 
     def fresh_key(self, r: int, *whose: PeerId) -> bytes:
         """A key of this peer's own choice for round `r`, for all or for one peer; empty where sketches have none."""

@@ -39,6 +39,7 @@ ROOMS: Mapping[str, str] = {
     "algorithms": "p2pfl.algorithms",
     "sketches": "p2pfl.sketches",
     "aggregators": "p2pfl.aggregators",
+    "defences": "p2pfl.defences",
     "engines": "p2pfl.runtime.engines",
 }
 """The rooms that hold plug-ins, and their packages."""

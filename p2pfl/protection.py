@@ -37,11 +37,14 @@ class Guard(Protocol):
     def clip(self) -> float | None:
         """The L2 norm that the gradient of each example is cut down to before all are summed; None: as they are."""
 
-    def allows(self) -> bool:
-        """Whether the peer may take another step, or tell another loss: not once its budget is spent."""
+    def allows(self, telling: bool = False) -> bool:
+        """Whether the peer may take another step, or tell another loss: not once the budget for it is spent."""
 
-    def sample(self, at: int) -> Tensor | None:
-        """Which of the peer's examples the `at`-th batch has, int64 from 0; None where it is the usual batch."""
+    def sample(self, at: int, telling: bool = False) -> Tensor | None:
+        """Which of the peer's examples the `at`-th batch has, int64 from 0; None where it is the usual batch.
+
+        The losses that are told after that step are of another sample.
+        """
 
     def gradient(self, g_S: Tensor, at: int) -> Tensor:
         """What the `at`-th step goes by, for the sum of clipped gradients (the mean gradient without `clip`).
@@ -50,7 +53,7 @@ class Guard(Protocol):
         """
 
     def telling(self, losses_B: Tensor, at: int) -> float:
-        """The mean of the losses of the examples sampled at `at`, as it may be told to others."""
+        """The mean of the losses of the examples sampled for it at `at`, as it may be told to others."""
 
     def spent(self) -> Mapping[str, Figure]:
         """What was given away so far, as columns of the peer's rows: `epsilon`, and so on."""

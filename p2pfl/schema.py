@@ -29,7 +29,7 @@ NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$"
 MEANINGS: Mapping[str, str] = {
     "name": "Part of the run folder's name: letters, digits, '-', '_' and '.'.",
     "seed": "Every random draw follows from it; without it, the operating system's randomness.",
-    "peers": "Those that learn; fedavg adds one more, named hub.",
+    "peers": "Those that learn; fedavg and easgd add one more, named hub.",
     "rounds": "How many rounds the run has.",
     "init": "shared: all peers start from one point; own: each from its own; or a former run to go on from.",
     "topology": "The peer graph: a family, or any networkx generator by name and arguments. "
@@ -53,6 +53,7 @@ MEANINGS: Mapping[str, str] = {
     "evaluate": "When models are evaluated, and on what.",
     "evaluate.every": "Rounds between evaluations; the last round is always evaluated.",
     "evaluate.target": "The accuracy whose first round is reported.",
+    "evaluate.loss": "The mean training loss whose first round is reported, and the vectors sent by its end.",
     "evaluate.split": "What is evaluated on while running; the test set is read once, at the end.",
     "stop": "Reasons to stop before the last round.",
     "save": "What a run keeps beside its record.",

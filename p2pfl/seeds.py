@@ -12,6 +12,11 @@ from dataclasses import dataclass
 
 import numpy
 import torch
+from torch import Generator
+
+Device = torch.device | str
+TWISTER_AT, TWISTER_WORDS = 24, 624
+"""Where the words of the Mersenne twister lie in the state of torch's generator on the CPU, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,24 @@ class Seeds:
         """`count` bytes of the stream of these names (a SHAKE-256 output: fit for a key)."""
         return hashlib.shake_256(self._derive(names)).digest(count)
 
-    def torch(self, *names: str | int) -> torch.Generator:
-        """A torch generator on the CPU."""
+    def torch(self, *names: str | int, device: Device = "cpu") -> Generator:
+        """A torch generator, which draws other numbers on another kind of device."""
         seed = int.from_bytes(self._derive(names)[:8], "little") >> 1
-        return torch.Generator().manual_seed(seed)
+        return Generator(device).manual_seed(seed)
+
+    def noise(self, *names: str | int, device: Device = "cpu") -> Generator:
+        """A torch generator whose numbers must not be guessed, nor be drawn by any other stream.
+
+        On the CPU torch seeds by no more than 32 bits, which can be tried out: so the whole state of its Mersenne
+        twister is filled. GPUs take 63 bits.
+        """
+        generator = self.torch(*names, device=device)
+        if generator.device.type == "cpu":
+            state, words = generator.get_state(), self.key(4 * TWISTER_WORDS, *names)
+            filled = torch.frombuffer(bytearray(words), dtype=torch.int32).to(torch.int64) & 0xFFFFFFFF
+            state[TWISTER_AT : TWISTER_AT + 8 * TWISTER_WORDS].view(torch.int64).copy_(filled)
+            generator.set_state(state)
+        return generator
 
     def numpy(self, *names: str | int) -> numpy.random.Generator:
         """A numpy generator."""

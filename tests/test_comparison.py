@@ -253,10 +253,13 @@ def test_a_target_that_not_every_seed_reached_has_no_mean(tmp_path: Path) -> Non
     folders = several(tmp_path / "runs", {"dpsgd": [0.9, 0.9, 0.9], "leasgd": [0.9, 0.9, 0.9]})
     for folder, reached in zip(folders, (2, 4, 2, 2, None, 4), strict=True):
         summed(folder, **({} if reached is None else {"rounds_to_target": reached}))
+        summed(folder, **({} if reached is None else {"rounds_to_loss": reached, "vectors_to_loss": 10 * reached}))
     first, second = table_of(page_of(folders, tmp_path))
-    assert first["rounds to target"].split("|")[0] == "2.667"
+    assert first["rounds to target"].split("|")[0] == first["rounds to loss"].split("|")[0] == "2.667"
     assert first["sent to target"].split("|")[0] == "800 B"
-    assert second["rounds to target"] == second["sent to target"] == "–|reached by 2 of 3"
+    assert first["vectors to loss"].split("|")[0] == "26.67"
+    heads = ("rounds to target", "sent to target", "rounds to loss", "vectors to loss")
+    assert {second[head] for head in heads} == {"–|reached by 2 of 3"}
 
 
 def untested(folder: Path, **more: Any) -> Path:
@@ -424,8 +427,8 @@ def test_the_page_of_real_runs_has_every_picture_and_links_to_each_run(runs: lis
     parsed = Parsed(page)
     assert re.findall(r"<h3>([^<]*)</h3>", page) == [
         f"{what}, over {over}"
+        for over in ("rounds", "vectors", "bytes", "time")
         for what in ("Accuracy on the validation set", "Training loss", "Consensus distance")
-        for over in ("rounds", "bytes", "time")
     ]
     assert "Final test accuracy of every seed" in page
     assert len(parsed.linked) == len(runs)
@@ -466,6 +469,75 @@ def test_a_curve_is_the_mean_over_seeds_in_the_rounds_that_all_of_them_evaluated
     assert losses is not None
     assert losses.x_R.tolist() == [1.0, 2.0, 3.0]
     assert np.allclose(losses.mean_R, [1, 1 / 2, 1 / 3])
+
+
+def private(folder: Path, accuracy: float, spent: Mapping[int, Sequence[float]], **settings: Any) -> Path:
+    """A run by hand, by whose rounds each peer has sent some vectors, and some have spent so much of their privacy."""
+    run = written(folder, accuracy, **settings)
+    rows = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["vectors"] = (row["peer"] + 1) * row["round"]
+        row |= {"epsilon": spent[row["peer"]][row["round"] - 1]} if row["peer"] in spent else {}
+    (run / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    largest = max((figures[-1] for figures in spent.values()), default=None)
+    return run if largest is None else summed(run, privacy={"epsilon": {"max": largest, "mean": largest}})
+
+
+def test_a_curve_is_drawn_over_the_vectors_of_all_peers_and_the_epsilon_of_the_least_private(tmp_path: Path) -> None:
+    spent = {0: [0.5, 0.7, 0.8, 0.9], 1: [0.4, 0.6, 0.9, 1.2]}
+    (group,) = grouped([private(tmp_path / "a", 0.9, spent), private(tmp_path / "b", 0.8, {2: [1, 2, 3, 4]}, seed=2)])
+    for name, rounds in (("loss", [1, 2, 3, 4]), ("accuracy", [2, 4])):
+        sent, epsilon = curves.band(group, name, "vectors"), curves.band(group, name, "epsilon")
+        assert sent is not None
+        assert epsilon is not None
+        assert sent.x_R.tolist() == [6.0 * r for r in rounds]
+        by_hand = {1: (0.5 + 1) / 2, 2: (0.7 + 2) / 2, 3: (0.9 + 3) / 2, 4: (1.2 + 4) / 2}
+        assert epsilon.x_R.tolist() == pytest.approx([by_hand[r] for r in rounds])
+
+
+def test_groups_without_an_epsilon_are_in_no_picture_over_it(tmp_path: Path) -> None:
+    spent = {peer: [1.0, 2.0, 3.0, 4.0] for peer in range(3)}
+    folders = [private(tmp_path / "a", 0.9, spent, algorithm="leasgd"), written(tmp_path / "b", 0.95)]
+    page = page_of(folders, tmp_path)
+    assert "Accuracy on the validation set, over epsilon" in page
+    assert "against epsilon" not in page, "of one group alone there is no frontier"
+    private_one, public = grouped(folders)
+    assert curves.band(private_one, "accuracy", "epsilon") is not None
+    assert curves.band(public, "accuracy", "epsilon") is None
+    assert "over epsilon" not in page_of(folders[1:], tmp_path)
+
+
+def test_accuracy_is_drawn_against_epsilon_and_no_group_is_the_best_for_what_it_was_asked(tmp_path: Path) -> None:
+    folders = [
+        private(tmp_path / f"{epsilon}-{seed}", 0.5 + epsilon / 20 + seed / 1000, {0: [epsilon] * 4}, seed=seed,
+                training={"lr": epsilon / 100})
+        for epsilon in (2.0, 4.0, 8.0) for seed in (1, 2, 3)
+    ]  # fmt: skip
+    page = page_of([*folders, written(tmp_path / "plain", 0.97)], tmp_path)
+    assert "<h2>Final test accuracy against epsilon</h2>" in page
+    told = "training.lr=0.02 (60.20 %, 2); training.lr=0.04 (70.20 %, 4); training.lr=0.08 (90.20 %, 8)"
+    assert f"On it, the cheapest first: {told}. 1 of 4 groups without such a figure." in page
+    assert [row["epsilon"] for row in table_of(page)] == ["2|± 0", "4|± 0", "8|± 0", "–"]
+    marked = [cell.text for row in tables.rows(grouped(folders), engines=False) for cell in row.figures if cell.mark]
+    assert marked == ["90.20 %", "80.20 %"], "accuracy and worst peer"
+
+
+@pytest.mark.parametrize(
+    ("defences", "column", "label"),
+    [
+        ([], "no defence", "no defence"),
+        ([{"dp": {"epsilon": 2.0}}], "dp(epsilon=2)", "dp(epsilon=2)"),
+        ([{"dp": {"epsilon": 4.0, "clip": 0.5}}], "dp(epsilon=4, clip=0.5)", "dp(epsilon=4, clip=0.5)"),
+    ],
+)
+def test_defences_are_told_as_plug_ins_are(tmp_path: Path, defences: list[Any], column: str, label: str) -> None:
+    other = written(tmp_path / "other", defences=[{"dp": {"epsilon": 3.0}}])
+    _, group = grouped([other, written(tmp_path / "one", defences=defences)])
+    assert group.cells["defences"] == column
+    assert group.label == label
+    settings = group.cases[0].settings
+    assert settings["defences"] == ("dp" if defences else "none")
+    assert settings.get("defences.dp.epsilon") == (defences[0]["dp"]["epsilon"] if defences else None)
 
 
 def test_the_consensus_distance_is_a_curve_in_the_rounds_that_were_evaluated(runs: list[Path]) -> None:

@@ -13,6 +13,7 @@ FLOORS = {
     **dict.fromkeys(("p2pfl.errors", "p2pfl.messages", "p2pfl.seeds"), 0),
     **dict.fromkeys(("p2pfl.own_code", "p2pfl.wording", "p2pfl.yaml_marks"), 1),
     **dict.fromkeys(("p2pfl.plugins", "p2pfl.yaml_settings"), 2),
+    "p2pfl.protection": 1,
     "p2pfl.contracts": 3,
     **dict.fromkeys(("p2pfl.peer", "p2pfl.mixing", "p2pfl.metrics"), 4),
     **dict.fromkeys(("p2pfl.topologies", "p2pfl.algorithms", "p2pfl.sketches", "p2pfl.aggregators"), 5),

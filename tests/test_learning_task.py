@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from p2pfl.contracts import Task, Training
 from p2pfl.learning.data import Data
+from p2pfl.learning.descent import flat
 from p2pfl.learning.models.lenet import Lenet
 from p2pfl.learning.models.mlp import Mlp
-from p2pfl.learning.task import SGDTask, flat
+from p2pfl.learning.task import SGDTask
 from p2pfl.seeds import Seeds
 
 CPU = torch.device("cpu")

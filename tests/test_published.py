@@ -135,6 +135,10 @@ def test_settings_may_be_written_in_every_form_that_a_matrix_takes() -> None:
     assert spelled(sketch={"dense": None}) == {"sketch": "dense"}
     assert spelled(training__lr=1) == {"training": {"lr": 1.0}}
     assert spelled(model={"mlp": [64]}) == {"model": {"mlp": {"hidden": [64]}}}
+    assert spelled(defences=[{"dp": 2}]) == {"defences": [{"dp": {"epsilon": 2.0}}]}
+    assert spelled(defences=[{"dp": {"noise": 2, "clip": 1}}]) == {"defences": [{"dp": {"noise": 2.0, "clip": 1.0}}]}
+    assert spelled(defences=[]) == {"defences": []}
+    assert len(spelled(stop=[{"seconds": 5}])["stop"][0]) > 1, "what is no plug-in is whole"
     assert spelled(training={"schedule": "cosine"}, peers=5) == {"training": {"schedule": "cosine"}, "peers": 5}
 
 
@@ -145,11 +149,16 @@ def test_every_figure_of_a_summary_may_be_published(tmp_path: Path) -> None:
     draw = numpy.random.default_rng(1)
     numpy.savez(tmp_path / "two.npz", x=draw.normal(size=(200, 6)).astype("float32"), y=numpy.arange(200) % 2)
     two = launched(tmp_path / "two", seed=1, data={"npz": str(tmp_path / "two.npz")})
+    evaluate = {"every": 2, "target": 0.01, "loss": 100.0}
+    private = [
+        launched(tmp_path / name, seed=1, evaluate=evaluate, defences=[{name: options}])
+        for name, options in (("dp", {"noise": 2.0, "canaries": 40}), ("batch_clip", {"noise": 4.0}))
+    ]
     found: set[str] = set()
-    for folder in (members, blind, two):
+    for folder in (members, blind, two, *private):
         summary = json.loads((folder / "summary.json").read_text())
         summary = {key: value for key, value in summary.items() if key not in ("seed", "peers", "faults", "absent")}
-        found |= {key for key, value in flat(summary) if isinstance(value, int | float)}
+        found |= {key for key, value in flat(summary) if type(value) in (int, float)}
     assert found == set(FIGURES)
 
 
@@ -255,6 +264,21 @@ def test_a_figure_that_several_groups_share_stands_beside_each_by_name(tmp_path:
     ]
 
 
+def test_what_was_published_of_a_defence_stands_beside_the_runs_that_had_it(tmp_path: Path) -> None:
+    folders = [
+        summed(written(tmp_path / f"{epsilon}", reached, defences=[{"dp": {"epsilon": epsilon}}] if epsilon else []),
+               **({"privacy": {"epsilon": {"max": epsilon - 0.01}}} if epsilon else {}))
+        for epsilon, reached in ((0, 0.9), (2.0, 0.7), (8.0, 0.8))
+    ]  # fmt: skip
+    figures = [entry(0.97, "accuracy.mean"), entry(4.2, "privacy.epsilon.max")]
+    for each, epsilon in zip(figures, (2.0, 8.0), strict=True):
+        each["when"] = {"defences": [{"dp": {"epsilon": epsilon}}]}
+    rows = table_of(page_of(folders, tmp_path, index=indexed(*figures)))
+    assert [(row["defences"], row["figure"], row["published"], row["ours"].split("|")[0]) for row in rows] == [
+        ("dp(epsilon=2)", "test accuracy", "97.00 %", "70.00 %"), ("dp(epsilon=8)", "epsilon", "4.2", "7.99"),
+    ]  # fmt: skip
+
+
 def test_numbers_agree_however_they_are_written(tmp_path: Path) -> None:
     (group,) = grouped([written(tmp_path / "a", training={"lr": 1.0})])
     for value, holds in ((1, True), (1.0, True), (2, False), ("1.0", False)):
@@ -321,7 +345,7 @@ def paid(folder: Path, costs: Sequence[tuple[float, float]]) -> list[Path]:
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=8))
 def test_the_frontier_is_who_nobody_beats(costs: list[tuple[int, int]]) -> None:
     known = [frontier.Point(at, None, sent, reached, None) for at, (sent, reached) in enumerate(costs)]  # type: ignore[arg-type]
-    found = [(point.sent_bytes, point.accuracy) for point in frontier.frontier(known)]
+    found = [(point.cost, point.accuracy) for point in frontier.frontier(known)]
     unbeaten = {
         (sent, reached)
         for sent, reached in costs
@@ -336,7 +360,7 @@ def test_accuracy_is_drawn_against_bytes_where_groups_differ_in_them(tmp_path: P
     assert "<h2>Final test accuracy against bytes sent</h2>" in page
     cheapest = "training.lr=0.04 (50.00 %, 0 B); training.lr=0.02 (93.00 %, 4.0 MB); training.lr=0.01 (95.00 %, 8.0 MB)"
     assert f"On it, the cheapest first: {cheapest}." in page
-    assert "Who sends nothing stands at the left edge." in page
+    assert "Who pays nothing stands at the left edge." in page
     for alike in ([(8e6, 0.9), (8.01e6, 0.8)], [(0, 0.9), (0, 0.8)], [(8e6, 0.9)]):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         assert "against bytes sent" not in page_of(paid(folder, alike), tmp_path)
@@ -347,7 +371,7 @@ def test_accuracy_is_drawn_against_bytes_where_groups_differ_in_them(tmp_path: P
 
 def test_more_groups_than_colours_have_a_frontier_too(tmp_path: Path) -> None:
     folders = paid(tmp_path / "runs", [(1e6 * (at + 1), 0.5 + at / 100) for at in range(12)])
-    found = frontier.picture(grouped(folders))
+    found = frontier.picture(grouped(folders), frontier.COSTS[0])
     assert found is not None
     assert found.keys == ()
     assert found.caption.count("MB)") == 12

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy
+import pytest
 import torch
 
 from p2pfl.seeds import Seeds
@@ -58,3 +59,30 @@ def test_global_random_state_is_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before[0])
     assert numpy.random.get_state()[1].tolist() == before[1]  # type: ignore[index]
     assert random.getstate() == before[2]
+
+
+def test_streams_of_noise_are_seeded_by_more_than_32_bits_and_are_normal() -> None:
+    """torch's own seeding on the CPU takes 32 bits: two seeds that differ above them give one stream."""
+    same = [torch.randn(5, generator=torch.Generator().manual_seed(seed)) for seed in (5, 5 + (7 << 32))]
+    assert torch.equal(*same)
+    words = {Seeds.of(1).noise("n", at).get_state()[24 : 24 + 8 * 624].numpy().tobytes() for at in range(50)}
+    assert len(words) == 50
+    drawn = torch.randn(200_000, generator=Seeds.of(1).noise("n", 3))
+    assert torch.equal(drawn, torch.randn(200_000, generator=Seeds.of(1).noise("n", 3)))
+    assert not torch.equal(drawn, torch.randn(200_000, generator=Seeds.of(1).torch("n", 3)))
+    assert abs(float(drawn.mean())) < 0.01
+    assert float(drawn.std()) == pytest.approx(1, abs=0.01)
+    assert float(drawn.abs().lt(1.959964).double().mean()) == pytest.approx(0.95, abs=0.003)
+
+
+def test_who_changes_any_of_the_words_draws_other_numbers() -> None:
+    """So the words lie where they are written."""
+    drawn = []
+    for word in (None, 1, 300, 623):
+        generator = Seeds.of(1).noise("n")
+        state = generator.get_state()
+        if word is not None:
+            state[24 + 8 * word] ^= 1
+        generator.set_state(state)
+        drawn.append(torch.rand(2000, generator=generator))
+    assert not any(torch.equal(drawn[0], other) for other in drawn[1:])

@@ -10,8 +10,20 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from p2pfl.messages import Mail, Message, PeerId
-from p2pfl.peer import Peer
+from p2pfl.messages import HUB, Mail, Message, PeerId
+from p2pfl.peer import KEY_BYTES, Peer
+
+
+def refuse_other_graphs(algorithm: str, links: Sequence[tuple[PeerId, PeerId]]) -> None:
+    """Raises ValueError unless every link has the hub at one end."""
+    if any(HUB not in link for link in links):
+        raise ValueError(f"{algorithm} runs on a star around the hub only: leave topology out, or say 'topology: star'")
+
+
+def keys_of(me: Peer, models: Mail) -> dict[PeerId, bytes]:
+    """The keys that a hub sent with its model; what is of another length is none."""
+    keys = {j: bytes(message.figures["key"]) for j, message in models.items()}  # type: ignore[arg-type]
+    return {j: key for j, key in keys.items() if len(key) == (KEY_BYTES if me.sketch.keyed else 0)}
 
 
 def models(me: Peer, x_D: Tensor, to: Sequence[PeerId], r: int, own_keys: bool) -> dict[PeerId, Message]:

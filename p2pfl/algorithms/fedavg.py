@@ -22,10 +22,10 @@ import pydantic
 import torch
 from torch import Tensor
 
-from p2pfl.algorithms._star import models, update
+from p2pfl.algorithms._star import keys_of, models, refuse_other_graphs, update
 from p2pfl.contracts import Sketch, Training
 from p2pfl.messages import HUB, Exchange, Form, Mail, Message, PeerId, Report, Step
-from p2pfl.peer import KEY_BYTES, Peer, Role
+from p2pfl.peer import Peer, Role
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class FedAvg:
         """Every link must have the hub at one end, every member a link to it; own keys need a sketch that has some."""
         if self.keys == "own" and not sketch.keyed:
             raise ValueError("keys is 'own', and the sketch has none: leave keys out, or say 'sketch: countsketch'")
-        if any(HUB not in link for link in links):
-            raise ValueError("fedavg runs on a star around the hub only: leave topology out, or say 'topology: star'")
+        refuse_other_graphs("fedavg", links)
 
     def vectors(self, links: Sequence[tuple[PeerId, PeerId]]) -> float:
         """Parameter vectors sent a round: to and from every chosen member."""
@@ -133,11 +132,7 @@ class Member:
         if HUB not in me.neighbours or me.id not in self.rule.chosen(me, r):
             return state
         mail = yield Exchange("model", r, expect=(HUB,))
-        if HUB not in mail:
-            return state
-        key = mail[HUB].figures["key"]
-        assert isinstance(key, bytes)
-        if len(key) != (KEY_BYTES if me.sketch.keyed else 0):
+        if (key := keys_of(me, mail).get(HUB)) is None:
             return state
         z_S = mail[HUB].tensors["params"].to(me.task.device)
         trained = me.sketched_steps(z_S, r, key)

@@ -4,32 +4,34 @@ Source: Cheng et al., "LEASGD: an Efficient and Privacy-Preserving Decentralized
 w_i <- w_i - eta g_i + eta rho (w_f - w_i),   w_f <- w_f - eta g_f + eta rho (w_i - w_f),   0 <= eta rho < 1.
 tau is `local_steps`. Every k rounds (k tau steps) an elected peer gathers the losses and recategorises: the leader
 pool is the larger, and a few leaders and followers trade places at random. After each update leaders and followers
-are paired anew by a random matching along the links of the peer graph; who has no partner trains alone.
+are paired anew at random along the links of the peer graph; who has no partner trains alone. Where p leaders pull on
+one follower, as in the paper's Proposition 1, it moves by the sum of their pulls, and p eta rho < 1.
 
-Losses and the list of leaders flood along the links, in `diameter` exchanges each. Who is elected and who pairs
-with whom are drawn from the shared stream, so they cost no message.
+Losses and the list of leaders travel from link to link. Who is elected and who pairs with whom are drawn from the
+shared stream, so they cost no message. Where links change, all that is said of one round goes along its own links;
+where these fall into parts, each part has pools of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 import torch
 from torch import Tensor
 
-from p2pfl.algorithms._flood import flood, flood_forms
+from p2pfl.algorithms import _flood
+from p2pfl.algorithms._pairing import PAIRINGS, pools
 from p2pfl.contracts import Sketch, Training
-from p2pfl.messages import Exchange, Form, Mail, PeerId, Report, Step
-from p2pfl.peer import Peer, Role, Roster
-from p2pfl.seeds import Seeds
+from p2pfl.messages import Exchange, Figure, Form, Mail, PeerId, Report, Step
+from p2pfl.peer import Peer, Role
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Parameters, momentum, the last training loss with L2, and who leads and who follows, as last announced."""
+    """Parameters, momentum, the last training loss, and who leads and who follows, as last announced."""
 
     x_D: Tensor
     m_D: Tensor | None
@@ -41,49 +43,61 @@ class State:
 class LEASGD:
     """Leader-follower: pairs pull on each other by eta * rho; pools anew every `k` rounds.
 
-    `shuffle` is the chance of each follower to trade places with a random leader when the pools are made.
+    `shuffle` is the chance of each follower to trade places with a random leader when the pools are made. `pairing`
+    is a random `matching` of leaders and followers, or `pull`: every leader draws a follower.
     """
 
     rho: Annotated[float, pydantic.Field(ge=0)] = 5.0
     k: Annotated[int, pydantic.Field(gt=0)] = 10
     shuffle: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.1
+    pairing: Literal["matching", "pull"] = "matching"
     topology = "complete"
+    EXAMPLES: ClassVar = ({"pairing": "pull", "rho": 2.0, "k": 1},)
 
     def roles(self, learners: int) -> dict[PeerId, Role]:
         """Every learner does the same; who leads changes as they learn."""
         return {i: Role(self, (i,)) for i in range(learners)}
 
     def check(self, training: Training, sketch: Sketch, links: Sequence[tuple[PeerId, PeerId]]) -> None:
-        """The elastic factor must be in [0, 1) at `lr`, the largest learning rate; a relaxed pull stretches it."""
-        if (pull := training.lr * self.rho) >= 1:
-            raise ValueError(f"rho times lr must be below 1, not {self.rho:g} x {training.lr:g} = {pull:g}: lower rho")
-        if pull * sketch.reach > 1:
-            problem = f"rho times lr times the sketch's relaxation must be at most 1, not {pull * sketch.reach:g}"
-            raise ValueError(f"{problem}: lower rho, or the relaxation, which is {sketch.reach:g}")
+        """0 <= eta rho < 1 and p eta rho < 1 at `lr`, the largest learning rate; a relaxed pull stretches it."""
+        one, p = training.lr * self.rho, PAIRINGS[self.pairing].pulls(links)
+        factors, reason = f"{self.rho:g} x {training.lr:g}", "rho times lr"
+        remedy = f"lower rho below {1 / (training.lr * p * sketch.reach):.4g}"
+        if one >= 1:
+            raise ValueError(f"{reason} must be below 1, not {factors} = {one:g}: {remedy}")
+        if p > 1:
+            factors, reason = f"{factors} x {p}", f"{reason} times the {p} leaders that may pull on one follower"
+            remedy = f"{remedy}, or set pairing to matching"
+        if p * one >= 1:
+            raise ValueError(f"{reason} must be below 1, not {factors} = {p * one:g}: {remedy}")
+        if (stretched := p * one * sketch.reach) > 1:
+            problem = f"{reason} times the sketch's relaxation must be at most 1, not {stretched:g}"
+            raise ValueError(f"{problem}: {remedy}, or lower the relaxation, which is {sketch.reach:g}")
 
     def vectors(self, links: Sequence[tuple[PeerId, PeerId]]) -> float:
-        """Parameter vectors sent a round when every follower finds a leader: two a pair."""
-        return 2 * followers_of(len({peer for link in links for peer in link}))
+        """Parameter vectors sent a round when everybody who draws finds a partner: two a pair."""
+        return 2 * PAIRINGS[self.pairing].pairs(len({peer for link in links for peer in link}))
+
+    def losses_told(self, rounds: int) -> int:
+        """How many losses a peer tells in a run of so many rounds: one whenever pools are made, but for the first."""
+        return (rounds - 1) // self.k
 
     def start(self, me: Peer) -> State:
         """The first point, at rest, before any pool."""
         return State(me.first_point(), None, 0.0, {})
 
     def forms(self, me: Peer, r: int) -> Mapping[str, Form]:
-        """Parameters, and in rounds that recategorise a table a hop for losses and for leaders."""
+        """Parameters, and in rounds that recategorise a table a hop of losses, and one of leaders."""
         forms = {"params": Form({"params": (torch.float32, (me.pair.size,))})}
-        if (r - 1) % self.k == 0:
-            forms |= flood_forms(me, "losses") | flood_forms(me, "leaders")
-        return forms
+        return forms | _flood.forms(me, "losses", "leaders") if self._recategorises(r) else forms
 
     def round(self, me: Peer, state: State, r: int) -> Generator[Step, Mail, State]:
-        """Plain steps, then equation 3: gradient and pull at the same point."""
-        leads = state.leads
-        if (r - 1) % self.k == 0:
-            leads = yield from self.recategorise(me, r, state.loss)
+        """Plain steps, then equation 3: gradient and pulls at the same point."""
+        leads = (yield from self.recategorise(me, state, r)) if self._recategorises(r) else state.leads
         local = me.steps(state.x_D, state.m_D, r, me.local_steps - 1)
-        partner = partners(me.roster, leads, me.shared.child("pairs", r)).get(me.id)
-        talk = me.reachable(() if partner is None else (partner,))
+        paired = PAIRINGS[self.pairing].partners(me.roster.links, leads, me.shared.child("pairs", r))
+        partners = paired.get(me.id, ())
+        talk = me.reachable(partners)
         post = {j: me.say("params", r, local.x_D, to=j) for j in talk}
         if post:
             yield Exchange("params", r, post)  # on its way while the gradient is computed
@@ -94,55 +108,36 @@ class LEASGD:
         pull = me.lr(r) * self.rho
         x_D = local.x_D + last.x_D + me.merge(me.differences(mail, post, r), dict.fromkeys(mail, pull))
         loss = me.mean_loss(local, last)
-        yield Report(r, {"loss": loss, "leader": leads.get(me.id), "partner": partner})
-        if me.training.weight_decay:  # "we add the L2-normalization on the training loss"
-            loss += me.training.weight_decay / 2 * float(x_D @ x_D)
+        yield Report(r, {"loss": loss, "leader": leads.get(me.id)} | self._shown(partners))
         return State(x_D, last.m_D, loss, leads)
 
-    def recategorise(self, me: Peer, r: int, loss: float) -> Generator[Step, Mail, dict[PeerId, bool]]:
-        """Flood the losses; the elected peer makes the pools; flood them. Empty for who did not hear of them."""
-        losses = yield from flood(me, "losses", r, {me.id: loss})
+    def recategorise(self, me: Peer, state: State, r: int) -> Generator[Step, Mail, Mapping[PeerId, bool]]:
+        """The elected peer gathers the losses, makes the pools and tells; who hears nothing keeps the former ones."""
+        losses = yield from _flood.gather(me, "losses", r, self._loss(me, state, r))
         rng = me.shared.child("pools", r)
         draw = rng.numpy("elected").permutation(me.roster.learners)
-        elected = next(i for i in draw.tolist() if i in losses)  # one who is alive: all have heard the same
-        announced: dict[PeerId, float] = {}
-        if me.id == elected:
-            leaders = pools(losses, self.shuffle, rng)
-            announced = {i: float(i in leaders) for i in losses}
-        announced = yield from flood(me, "leaders", r, announced)
-        return {i: bool(leads) for i, leads in announced.items()}
+        elected = next(i for i in draw.tolist() if i in losses)  # one who is alive: all have heard of the same
+        leaders = pools(losses, self.shuffle, rng) if me.id == elected else ()
+        announced = {i: float(i in leaders) for i in losses} if me.id == elected else {}
+        announced = yield from _flood.spread(me, "leaders", r, elected, losses, announced)
+        return {i: leads == 1 for i, leads in announced.items()} or state.leads
+
+    def _loss(self, me: Peer, state: State, r: int) -> float:
+        """What this peer tells of the loss by which it is ranked; nothing of its data before it has trained."""
+        if r == 1:
+            return 0.0
+        # "we add the L2-normalization on the training loss": it hangs on nothing but what is sent anyway
+        return me.told(state.loss, state.x_D, r - 1) + me.training.weight_decay / 2 * float(state.x_D @ state.x_D)
+
+    def _recategorises(self, r: int) -> bool:
+        return (r - 1) % self.k == 0
+
+    def _shown(self, partners: Sequence[PeerId]) -> dict[str, Figure]:
+        """The columns that tell with whom: one peer or nobody in a matching, else all."""
+        if self.pairing == "matching":
+            return {"partner": partners[0] if partners else None}
+        return {"partners": list(partners)}
 
     def model(self, state: State) -> Tensor:
         """The peer's own parameters."""
         return state.x_D
-
-
-def followers_of(peers: int) -> int:
-    """How many follow: the leader pool is always the larger."""
-    return max(0, (peers - 1) // 2)
-
-
-def pools(losses: Mapping[PeerId, float], shuffle: float, rng: Seeds) -> frozenset[PeerId]:
-    """The leaders: those of lowest loss (ties at random), after each follower had its chance to trade places."""
-    draw = rng.numpy("pools")
-    peers = sorted(losses)
-    order = [peers[k] for k in draw.permutation(len(peers))]
-    order.sort(key=lambda i: losses[i])
-    split = len(order) - followers_of(len(order))
-    leaders, followers = order[:split], order[split:]
-    for f in range(len(followers)):
-        if draw.random() < shuffle:
-            at = int(draw.integers(len(leaders)))
-            leaders[at], followers[f] = followers[f], leaders[at]
-    return frozenset(leaders)
-
-
-def partners(roster: Roster, leads: Mapping[PeerId, bool], rng: Seeds) -> dict[PeerId, PeerId]:
-    """A random maximal matching of leaders to followers along the links, as the partner of each who has one."""
-    matched: dict[PeerId, PeerId] = {}
-    for at in rng.numpy("matching").permutation(len(roster.links)):
-        i, j = roster.links[at]
-        pairable = i in leads and j in leads and leads[i] != leads[j]
-        if pairable and i not in matched and j not in matched:
-            matched |= {i: j, j: i}
-    return matched

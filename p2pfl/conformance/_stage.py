@@ -17,7 +17,7 @@ from torch import Tensor
 
 from p2pfl import plugins, scenario
 from p2pfl.learning.data import Data
-from p2pfl.messages import Exchange, Mail, Message, PeerId, Step
+from p2pfl.messages import Collect, Exchange, Mail, Message, Pause, PeerId, Step
 from p2pfl.peer import Flow, Peer, Role
 from p2pfl.plugins import Choice
 from p2pfl.runtime.plan import Engine, Plan, Watcher
@@ -52,20 +52,24 @@ class Tiny:
 
 @dataclass(frozen=True)
 class Post:
-    """What one peer posted to another, and its tensors as they were then."""
+    """What one peer posted to another in a round of its own, and its tensors as they were then."""
 
     by: PeerId
     to: PeerId
+    round: int
     message: Message
     tensors: Mapping[str, Tensor]
 
 
 @dataclass
 class Ledger:
-    """What was seen: posts, each peer's flow and itself by round, models after each round, and who failed."""
+    """What was seen: posts, rests and questions, each peer's flow and itself by round, models after each round,
+    and who failed.
+    """
 
     lossy: bool = False
     posts: list[Post] = field(default_factory=list)
+    rests: list[tuple[PeerId, Pause | Collect]] = field(default_factory=list)
     flows: dict[PeerId, Flow] = field(default_factory=dict)
     mes: dict[PeerId, dict[int, Peer]] = field(default_factory=dict)
     models: dict[tuple[PeerId, int], Tensor] = field(default_factory=dict)
@@ -134,7 +138,9 @@ class WatchedFlow:
             if isinstance(step, Exchange):
                 for to, message in step.post.items():
                     tensors = {name: tensor.clone() for name, tensor in message.tensors.items()}
-                    self.ledger.posts.append(Post(me.id, to, message, tensors))
+                    self.ledger.posts.append(Post(me.id, to, r, message, tensors))
+            if isinstance(step, Pause | Collect):
+                self.ledger.rests.append((me.id, step))
             came = yield step
             mail = {j: m for j, m in came.items() if not (self.ledger.lossy and draw.random() < LOST)}
 

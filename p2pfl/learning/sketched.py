@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from p2pfl.contracts import Layerwise, Map
+from p2pfl.learning.descent import Fold
 
 
 class Sketched:
@@ -60,6 +61,11 @@ class Sketched:
         """Follow the point where weights are kept unsketched: W = Z S^T."""
         for s, view, weight in self._spread:
             s.unfold(view, weight, False)
+
+    @property
+    def fold(self) -> Fold | None:
+        """`folded`, where there is something to fold."""
+        return self.folded if self._spread else None
 
     def folded(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Gradients in the module's parameters as gradients in the parts of the point."""

@@ -2,15 +2,13 @@
 
 To work at a point, the parameters of a module are made views of that vector, so nothing is copied in or out, and
 tasks of one thread can share a module.
-Source of the update: torch.optim.SGD (Sutskever et al. 2013, without dampening).
 Shapes: D parameters, S numbers of a sketch, B examples of a batch, C x H x W an input.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,23 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from p2pfl.contracts import Layerwise, Pair, Trained, Training
+from p2pfl.learning.clipped import clipped_sum
 from p2pfl.learning.data import Data
+from p2pfl.learning.descent import Fold, Space, descend, flat
 from p2pfl.learning.model import Model, layout_of
 from p2pfl.learning.sketched import Sketched
+from p2pfl.messages import Figure
 from p2pfl.metrics import roc
+from p2pfl.protection import Guard
 from p2pfl.seeds import Seeds
 
 CHUNK = 256
 """Examples that are evaluated at once."""
-
-
-@dataclass(frozen=True)
-class Space:
-    """Where steps are taken: how a vector is cut into tensors, what precedes a step, what becomes of gradients."""
-
-    cut: Callable[[Tensor], Sequence[Tensor]]
-    refresh: Callable[[], object] = lambda: None
-    folded: Callable[[Sequence[Tensor]], Sequence[Tensor]] = lambda gradients: gradients
 
 
 class SGDTask:
@@ -44,7 +37,8 @@ class SGDTask:
     each epoch, the last of an epoch being short where they do not divide; who holds no more than one batch takes
     them all, in the order of `indices`. `run_steps` are the steps of the whole run, through which the schedule goes;
     where there is no end in sight it stays at its beginning. `module`, one that `model` built on this device, may be
-    shared by tasks of one thread; without it the task has its own. Not for two threads at once.
+    shared by tasks of one thread; without it the task has its own. Not for two threads at once. A `guard` chooses other
+    batches, and what steps go by is what it makes of their gradients; where it allows none, none is taken.
     """
 
     def __init__(
@@ -57,9 +51,10 @@ class SGDTask:
         seeds: Seeds,
         run_steps: float = math.inf,
         module: nn.Module | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.model, self.data, self.training, self.device, self.seeds = model, data, training, device, seeds
-        self.run_steps = run_steps
+        self.run_steps, self.guard = run_steps, guard
         self.module = model.build(data.shape, data.classes).to(device) if module is None else module
         self.layout = layout_of(self.module)
         self.examples = len(indices)
@@ -113,11 +108,11 @@ class SGDTask:
             losses = self._walk(x, m, first, count, Space(self._views))
         elif isinstance(pair, Layerwise):
             with Sketched(self.module, pair, key, x).standing() as sketched:
-                losses = self._walk(x, m, first, count, Space(sketched.cut, sketched.refresh, sketched.folded))
+                losses = self._walk(x, m, first, count, Space(sketched.cut, sketched.refresh, sketched.fold))
         else:
             up, down = lambda: self._stand_at(pair.up(x, key)), lambda g: [pair.down(flat(g), key)]
             losses = self._walk(x, m, first, count, Space(lambda z: [z], up, down))
-        return Trained(x, m, torch.stack(losses).mean().item())
+        return Trained(x, m, torch.stack(losses).nanmean().item() if losses else math.nan)
 
     def _walk(self, x: Tensor, m: Tensor | None, first: int, count: int, space: Space) -> list[Tensor]:
         """Take the steps, altering x and m in place; returns the losses."""
@@ -126,15 +121,18 @@ class SGDTask:
         momenta = [None] * len(points) if m is None else [m] if whole else space.cut(m)
         losses = []
         for at in range(first, first + count):
+            if self.guard is not None and not self.guard.allows():
+                break
             space.refresh()
-            loss, gradients = self._gradients(at)
-            gradients = space.folded(gradients)
+            loss, gradients = self._gradients(at, space.folded)
             descend(points, momenta, [flat(gradients)] if whole else gradients, self.training, self.lr(at))
             losses.append(loss)
         return losses
 
     def step(self, x_D: Tensor, m_D: Tensor | None, at: int) -> Trained:
         """The displacement `-lr(at) * gradient` (or momentum) of the `at`-th batch, taken at `x_D`, not yet added."""
+        if self.guard is not None and not self.guard.allows():
+            return Trained(torch.zeros_like(x_D), m_D, math.nan)
         self._stand_at(x_D)
         loss, gradients = self._gradients(at)
         g_D, m_D = flat(gradients), self._first_momentum(x_D, m_D)
@@ -144,6 +142,22 @@ class SGDTask:
             g_D = m_D.mul_(self.training.momentum).add_(g_D)
         moved_D = g_D.mul_(-self.lr(at)) if m_D is None else g_D * -self.lr(at)
         return Trained(moved_D, m_D, loss.item())
+
+    @torch.no_grad()
+    def told(self, loss: float, x_D: Tensor, at: int) -> float:
+        """The training loss as it may be told to others: `loss` itself, or what the guard makes of it at `x_D`."""
+        if self.guard is None:
+            return loss
+        if not self.guard.allows(telling=True):
+            return math.nan
+        inputs, labels = self._examples(at, telling=True)
+        self._stand_at(x_D)
+        losses_B = nn.functional.cross_entropy(self.module(inputs), labels, reduction="none")
+        return self.guard.telling(losses_B, at)
+
+    def spent(self) -> Mapping[str, Figure]:
+        """What the guard has given away of this peer's examples so far; {} without one."""
+        return {} if self.guard is None else self.guard.spent()
 
     @torch.no_grad()
     def evaluate(self, x_D: Tensor, split: str) -> dict[str, Any]:
@@ -171,11 +185,30 @@ class SGDTask:
         ranked = roc.figures(torch.cat(leads).cpu().numpy(), labels_N.numpy()) if self.data.classes == 2 else {}
         return {"accuracy": accuracy, "loss": loss, **ranked}
 
-    def _gradients(self, at: int) -> tuple[Tensor, Sequence[Tensor]]:
-        """Loss of the `at`-th batch where the module stands, and its gradient in each parameter tensor."""
-        inputs, labels = self.batch(at)
-        loss = nn.functional.cross_entropy(self.module(inputs), labels)
-        return loss.detach(), torch.autograd.grad(loss, self._parameters)
+    def _gradients(self, at: int, folded: Fold | None = None) -> tuple[Tensor, Sequence[Tensor]]:
+        """Loss of the `at`-th batch where the module stands, and its gradient in each parameter tensor, folded."""
+        inputs, labels = self._examples(at)
+        gradients: Sequence[Tensor]
+        if self.guard is not None and self.guard.clip is not None:
+            losses_B, gradients = clipped_sum(self.module, self._parameters, inputs, labels, self.guard.clip, folded)
+            loss = losses_B.mean()
+        else:
+            loss = nn.functional.cross_entropy(self.module(inputs), labels)
+            gradients = torch.autograd.grad(loss, self._parameters)
+            gradients = gradients if folded is None else folded(gradients)
+        if self.guard is not None:
+            g = self.guard.gradient(flat(gradients), at)
+            parts = g.split_with_sizes([part.numel() for part in gradients])
+            gradients = [part.view(of.shape) for part, of in zip(parts, gradients, strict=True)]
+        return loss.detach(), gradients
+
+    def _examples(self, at: int, telling: bool = False) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of the `at`-th batch, or of the sample that the guard draws in its place."""
+        rows_B = None if self.guard is None else self.guard.sample(at, telling)
+        if rows_B is None:
+            return self.batch(at)
+        rows_B = self._rows_N[rows_B].to(self.device)
+        return self._x_NCHW.index_select(0, rows_B), self._y_N.index_select(0, rows_B)
 
     def _shuffled(self, b: int) -> Tensor:
         """The examples of the b-th batch, where an epoch has several."""
@@ -202,24 +235,3 @@ class SGDTask:
         if not self.training.momentum:
             return None
         return torch.zeros_like(x) if m is None else m.clone()
-
-
-def flat(gradients: Sequence[Tensor]) -> Tensor:
-    """Parameter tensors as a new flat vector."""
-    return torch.cat([gradient.reshape(-1) for gradient in gradients])
-
-
-def descend(
-    points: Sequence[Tensor],
-    momenta: Sequence[Tensor | None],
-    gradients: Sequence[Tensor],
-    training: Training,
-    lr: float,
-) -> None:
-    """One step of torch.optim.SGD on each of `points`; alters these and `momenta` (None without momentum) in place."""
-    for point, momentum, gradient in zip(points, momenta, gradients, strict=True):
-        if training.weight_decay:
-            gradient = torch.add(gradient, point, alpha=training.weight_decay)
-        if momentum is not None:
-            gradient = momentum.mul_(training.momentum).add_(gradient)
-        point.add_(gradient, alpha=-lr)

@@ -40,7 +40,7 @@ class Curves:
     end: float | None = None
     target: float | None = None
     """The round in which the target was reached."""
-    aim: float | None = None
+    aim: str = ""
     """The target, where the scenario could be read."""
 
 
@@ -60,15 +60,23 @@ def pictures(run: Run) -> list[Picture]:
 
 
 def sent_by_round(run: Run) -> Curve:
-    """Rounds, and the bytes that all peers together had sent by their ends; who is silent stays where it was."""
-    each = [curve for rows in run.rows.values() if (curve := series(rows, "sent_bytes"))[0].size]
+    """Rounds, and the bytes that all peers together had sent by their ends."""
+    return by_round(run, "sent_bytes")
+
+
+def by_round(run: Run, key: str, join: np.ufunc = np.add) -> Curve:
+    """Rounds, and what a figure that only grows came to by their ends, joined over peers: summed, or the largest.
+
+    Who is silent stays where it was.
+    """
+    each = [curve for rows in run.rows.values() if (curve := series(rows, key))[0].size]
     if not each:
         return np.zeros(0), np.zeros(0)
     rounds_R = np.unique(np.concatenate([rounds for rounds, _ in each]))
-    total_R = np.zeros(rounds_R.size)
-    for rounds, sent in each:
-        total_R += np.concatenate([[0.0], sent])[np.searchsorted(rounds, rounds_R, side="right")]
-    return rounds_R, total_R
+    joined_R = np.zeros(rounds_R.size)
+    for rounds, figures in each:
+        join(joined_R, np.concatenate([[0.0], figures])[np.searchsorted(rounds, rounds_R, side="right")], out=joined_R)
+    return rounds_R, joined_R
 
 
 def mean(each: Mapping[str, Curve]) -> Curve:
@@ -102,10 +110,9 @@ def accuracy(run: Run) -> Curves | None:
     bold, who = (told if told[0].size else mean(each)), "mean of the peers"
     if "hub" in each:
         bold, who = each["hub"], "the hub"
-    target = number(run.summary.get("rounds_to_target"))
-    target = target if target is not None and 0 < target <= bold[0][-1] else None
+    target = _reached(run, "rounds_to_target", bold)
     known = settings(run)
-    aim = known.evaluate.target if known is not None else None
+    aim = f"{100 * known.evaluate.target:.4g} %" if known is not None and known.evaluate.target is not None else ""
     return Curves("accuracy", f"accuracy on the {on} set", each, bold, who, end=end, target=target, aim=aim)
 
 
@@ -115,7 +122,16 @@ def loss(run: Run) -> Curves | None:
     if not each and not checked:
         return None
     dashed = mean(checked) if each and checked else None
-    return Curves("loss", "training loss" if each else "loss", each or checked, mean(each or checked), "mean", dashed)
+    bold, known = mean(each or checked), settings(run)
+    aim = f"{known.evaluate.loss:g}" if known is not None and known.evaluate.loss is not None else ""
+    target = _reached(run, "rounds_to_loss", bold)
+    return Curves("loss", "training loss" if each else "loss", each or checked, bold, "mean", dashed, None, target, aim)
+
+
+def _reached(run: Run, figure: str, bold: Curve) -> float | None:
+    """The round in which a target was reached, if that is on the curve."""
+    target = number(run.summary.get(figure))
+    return target if target is not None and 0 < target <= bold[0][-1] else None
 
 
 def _over(run: Run, curves: Curves, sent: Curve | None) -> Picture:
@@ -126,7 +142,7 @@ def _over(run: Run, curves: Curves, sent: Curve | None) -> Picture:
     def along(curve: Curve) -> Curve:
         return (np.interp(curve[0], *sent) / bytes_each if sent else curve[0]), curve[1]
 
-    shown = _chosen(curves)
+    shown = chosen(curves)
     for peer in shown:
         x, y = thin(*along(curves.each[peer]), min(500, max(100, 16_000 // len(shown))))
         faint = max(0.22, 0.75 - len(shown) / 80)
@@ -148,7 +164,7 @@ def _over(run: Run, curves: Curves, sent: Curve | None) -> Picture:
     return Picture(name, title, inline(figure, name, title), _keys(curves, shown))
 
 
-def _chosen(curves: Curves) -> list[str]:
+def chosen(curves: Curves) -> list[str]:
     """Whose thin lines are drawn: everybody's, or of very many, evenly chosen ones."""
     peers = [peer for peer in curves.each if len(curves.each) > 1 and curves.bold_is != f"the {peer}"]
     return [peers[k] for k in np.unique(np.linspace(0, len(peers) - 1, MOST_LINES).astype(int))] if peers else []
@@ -169,7 +185,7 @@ def _keys(curves: Curves, shown: list[str]) -> tuple[tuple[str, str], ...]:
     if curves.end is not None:
         keys.append(("other diamond", f"test set, at the end: {share(curves.end)}"))
     if curves.target is not None:
-        aim = f"target of {100 * curves.aim:.4g} %" if curves.aim is not None else "target"
+        aim = f"target of {curves.aim}" if curves.aim else "target"
         keys.append(("muted dotted", f"{aim} reached in round {curves.target:.0f}"))
     return tuple(keys)
 

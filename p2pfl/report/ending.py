@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from p2pfl import scenario
 from p2pfl.errors import ScenarioError
-from p2pfl.report.folder import Run, crashed, last_round
+from p2pfl.report.folder import Run, crashed, last_round, spent_out
 from p2pfl.report.units import count, number
 from p2pfl.scenario import Scenario
 
@@ -83,6 +83,11 @@ def notices(run: Run) -> list[str]:
     if gone := crashed(run):
         rest = "" if len(gone) >= len(run.peers) else " Accuracies at the end are of those that came to it."
         said.append(f"{_named(gone)} crashed: the log, below, ends with why, and log.txt has all of it.{rest}")
+    if spent := spent_out(run):
+        first = min(spent.values())
+        when = f"in round {first:,}" if len(set(spent.values())) == 1 else f"from round {first:,} on"
+        rest = "What they sent since is what was learned by then, and what others taught: it costs no more."
+        said.append(f"{_named(tuple(spent))} stopped training {when}: the privacy budget was spent. {rest}")
     if run.unreadable:
         are = "are" if run.unreadable > 1 else "is"
         lines = count(run.unreadable, "line")

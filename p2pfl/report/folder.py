@@ -130,11 +130,22 @@ def absences(run: Run) -> dict[str, list[int]]:
     return {peer: sorted(rounds) for peer, rounds in missed.items()}
 
 
+def spent_out(run: Run) -> dict[str, int]:
+    """Peers that stopped training because their privacy budget was spent, and the first round that says so."""
+    found: dict[str, int] = {}
+    for peer in run.peers:
+        spent = (int(row["round"]) for row in run.rows.get(peer, ()) if row.get("budget_spent") is True)
+        if (round_ := next(spent, None)) is not None:
+            found[peer] = round_
+    return found
+
+
 def lost(run: Run) -> dict[str, int]:
     """Who did not come to the end, and its last round: crashed, missed after its own last word, or silent at the end.
 
     In a star a peer that is not chosen is silent too, so there only being missed counts; nor is anybody
-    silent at the end of a run that was stopped, which is one that nobody tested.
+    silent at the end of a run that was stopped, which is one that nobody tested, nor who was tested itself, as
+    asynchronous peers are after rounds of their own.
     """
     missed, failed = absences(run), crashed(run)
     ended = {peer: last_round(run, peer) for peer in run.peers}
@@ -144,7 +155,9 @@ def lost(run: Run) -> dict[str, int]:
     return {
         peer: round_
         for peer, round_ in ended.items()
-        if peer in failed or max(missed.get(peer, [0])) > round_ or (silent_is_lost and round_ < end)
+        if peer in failed
+        or max(missed.get(peer, [0])) > round_
+        or (silent_is_lost and round_ < end and "test_accuracy" not in (run.rows.get(peer) or ({},))[-1])
     }
 
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from p2pfl.report import privacy
 from p2pfl.report.curves import sent_by_round
 from p2pfl.report.ending import looked_at, planned, reason, rounds, virtual
-from p2pfl.report.folder import Run, absences, crashed, last, last_round, lost, series
+from p2pfl.report.folder import Run, absences, crashed, last, last_round, lost, series, spent_out
 from p2pfl.report.units import count, duration, flat, humane, number, numbers, plain, share, size
 
 SUMMED = {"accuracy": "test accuracy", "validation_accuracy": "validation accuracy"}
 """The accuracies of summary.json; the second is there where the test set is not read."""
-CHIPS = ("algorithm", "topology", "data", "partition", "model", "sketch", "aggregator", "engine")
+CHIPS = ("algorithm", "topology", "data", "partition", "model", "sketch", "aggregator", "defences", "engine")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Line:
     loss: str
     accuracy: str
     sent: str
+    epsilon: str
     round_time: str
     absent: str
     faults: str
@@ -44,7 +46,9 @@ class Line:
 
 def chips(run: Run) -> list[tuple[str, str]]:
     """The names of the plug-ins the scenario chose, found in its text."""
-    found = ((key, re.search(rf"^{key}:\s*\{{?\s*['\"]?([\w.-]+)", run.scenario, re.MULTILINE)) for key in CHIPS)
+    found = (
+        (key, re.search(rf"^{key}:\s*(?:- |\[)?\{{?\s*['\"]?([\w.-]+)", run.scenario, re.MULTILINE)) for key in CHIPS
+    )
     return [(key, hit.group(1)) for key, hit in found if hit is not None]
 
 
@@ -97,7 +101,7 @@ def figures(run: Run) -> list[tuple[str, str]]:
 
 def tiles(run: Run) -> list[Tile]:
     """The key figures; those that nobody recorded are left out."""
-    return [*_learned(run), *_paid(run)]
+    return [*_learned(run), *_spent(run), *_paid(run)]
 
 
 def _learned(run: Run) -> Iterator[Tile]:
@@ -114,18 +118,26 @@ def _learned(run: Run) -> Iterator[Tile]:
         yield Tile("area under ROC", f"{auc['mean']:.4f}", "0.5 is chance, 1 is perfect")
     target = number(summary.get("rounds_to_target"))
     reached = f"target reached in round {target:.0f}" if target is not None else ""
+    learned = number(summary.get("rounds_to_loss"))
+    down = f"loss reached in round {learned:.0f}" if learned is not None else ""
     cut = f"of {planned(run):,}" if planned(run) > rounds(run) else ""
     why = "" if reached and summary.get("ended_by") == "target" else reason(run)
-    yield Tile("rounds", f"{rounds(run):,}", ", ".join(filter(None, (cut, why, reached))))
+    yield Tile("rounds", f"{rounds(run):,}", ", ".join(filter(None, (cut, why, reached, down))))
     distance = number(summary.get("consensus_distance"))
     if distance is not None:
         gap = number(summary.get("spectral_gap"))
         mixes = f"contraction {{}} a round, over {_first(run)}" if looked_at(run) else "spectral gap {}"
         yield Tile("consensus distance", plain(distance), mixes.format(plain(gap)) if gap is not None else "")
-    privacy = summary.get("privacy")
-    epsilon = numbers(privacy.get("epsilon")).get("max") if isinstance(privacy, Mapping) else None
-    if isinstance(privacy, Mapping) and epsilon is not None:
-        yield Tile("epsilon", plain(epsilon), f"δ {privacy.get('delta', '?')}, a {privacy.get('unit', '?')}")
+
+
+def _spent(run: Run) -> Iterator[Tile]:
+    """Epsilon, and what it is worth."""
+    told = privacy.told(run)
+    largest, delta = numbers(told.get("epsilon")).get("max"), number(told.get("delta"))
+    if largest is not None:
+        terms = [f"δ {plain(delta)}"] if delta is not None else ["so far"]
+        replayable = ["replayable, not for release"] if told.get("replayable") is True else []
+        yield Tile("epsilon", plain(largest), ", ".join([*terms, *replayable]))
 
 
 def _first(run: Run) -> str:
@@ -166,6 +178,7 @@ def lines(run: Run) -> list[Line]:
 
 def _line(run: Run, peer: str, missed: float, faults: float, state: str) -> Line:
     loss, sent = last(run, peer, "loss", "validation_loss"), last(run, peer, "sent_bytes")
+    epsilon = last(run, peer, "epsilon")
     accuracy = last(run, peer, "test_accuracy", "validation_accuracy")
     _, round_s = series(run.rows.get(peer, ()), "round_s")
     return Line(
@@ -174,6 +187,7 @@ def _line(run: Run, peer: str, missed: float, faults: float, state: str) -> Line
         loss="" if loss is None else plain(loss),
         accuracy="" if accuracy is None else share(accuracy),
         sent="" if sent is None else size(sent),
+        epsilon="" if epsilon is None else plain(epsilon) + (", spent" if peer in spent_out(run) else ""),
         round_time=duration(float(np.median(round_s))) if round_s.size else "",
         absent=plain(missed) if missed else "",
         faults=plain(faults) if faults else "",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from statistics import median
 from types import TracebackType
 from typing import Any, Self
@@ -20,8 +19,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from p2pfl.report import progress
 from p2pfl.report.notebook import Cell, cell
-from p2pfl.report.units import duration, flat, humane, number, numbers, peer_label, plain, size
+from p2pfl.report.progress import Progress
+from p2pfl.report.units import duration, flat, humane, numbers, peer_label, plain, size
 
 REFRESH_S = 0.25
 LINE_S = 2.0
@@ -31,22 +32,11 @@ MOST_ROWS, SLOWEST = 16, 8
 STRAGGLES = 1.5
 STRAGGLES_S = 0.05
 """A peer straggles when it computed so many times the median for its last round, and more than a moment."""
-
-
-@dataclass
-class Progress:
-    """What one peer last said. Altered in place by `Live.hear`."""
-
-    name: str
-    round: int = 0
-    accuracies: dict[int, float] = field(default_factory=dict)  # by round
-    figures: dict[str, float] = field(default_factory=dict)
-    """`loss`, `accuracy`, `sent_bytes`, `compute_s`: each as last heard."""
-
-    @property
-    def evaluated(self) -> int:
-        """The last round in which it was evaluated; 0 before."""
-        return max(self.accuracies, default=0)
+SUMMED_UP = (
+    *("accuracy", "auc", "loss", "rounds_to_target", "rounds_to_loss", "vectors_to_loss", "consensus_distance"),
+    *("bytes", "round_s", "startup_s", "wall_s", "peer_memory_mb"),
+)
+"""What of summary.json the table at the end has."""
 
 
 class Live:
@@ -91,7 +81,7 @@ class Live:
         peer = self.peers.get(peer_name)
         evaluated = False
         if peer is not None and "link_bytes" not in row:
-            evaluated = _take(peer, row)
+            evaluated = progress.take(peer, row)
             self.absent.discard(peer_name)
             if row.get("absent"):
                 self._miss(row["absent"], peer.round)
@@ -112,8 +102,9 @@ class Live:
         """Where the run is, in one line."""
         slowest, fastest = self._span()
         ahead = f" (fastest {fastest})" if fastest > slowest + 1 else ""
-        slow = [f"slow: {', '.join(stragglers)}"] if (stragglers := self._stragglers()) else []
-        return "  ".join([f"round {slowest}/{self.rounds}{ahead}", *self._figures(), *slow])
+        told = [f"slow: {', '.join(stragglers)}"] if (stragglers := self._stragglers()) else []
+        told += [f"budget spent: {', '.join(spent)}"] if (spent := self._spent()) else []
+        return "  ".join([f"round {slowest}/{self.rounds}{ahead}", *self._figures(), *told])
 
     def _miss(self, absent: object, round_: int) -> None:
         for label in map(peer_label, absent if isinstance(absent, list) else []):
@@ -146,7 +137,9 @@ class Live:
         if found:
             low, high = f"{min(found):.3f}", f"{max(found):.3f}"
             said.append(f"accuracy {sum(found) / len(found):.3f}" + (f" ({low}-{high})" if low != high else ""))
-        return [*said, f"{size(sent)} sent"] if sent else said
+        said += [f"{size(sent)} sent"] if sent else []
+        epsilons = [peer.figures["epsilon"] for peer in self.peers.values() if "epsilon" in peer.figures]
+        return [*said, f"epsilon {max(epsilons):.3f}"] if epsilons else said
 
     def _accuracies(self) -> list[float]:
         """Of the latest round that as many were evaluated in as in any: not of who happens to be ahead."""
@@ -160,6 +153,10 @@ class Live:
         bound_s = max(STRAGGLES * median(spans.values()), STRAGGLES_S) if spans else 0.0
         slow = sorted((name for name in spans if spans[name] > bound_s), key=lambda name: -spans[name])
         return [f"{name} ({duration(spans[name])} a round)" for name in slow[:4]]
+
+    def _spent(self) -> list[str]:
+        """Who has stopped training, its privacy budget being spent."""
+        return [peer.name for peer in self.peers.values() if peer.budget_spent]
 
     def _refresh(self) -> None:
         if self._screen is not None:
@@ -179,6 +176,8 @@ class Live:
         told: list[RenderableType] = [head, Text("   ".join([*self._figures(), *aim]))]
         if slow := self._stragglers():
             told.append(Text(f"slow: {', '.join(slow)}", "yellow"))
+        if spent := self._spent():
+            told.append(Text(f"budget spent: {', '.join(spent)}", "yellow"))
         if self.absent:
             told.append(Text(f"absent: {', '.join(sorted(self.absent, key=lambda peer: (len(peer), peer)))}", "red"))
         return Group(*told, *self._table())
@@ -188,43 +187,13 @@ class Live:
         peers = list(self.peers.values())
         if few := len(peers) > MOST_ROWS:
             peers = sorted(peers, key=lambda peer: (peer.round, -peer.figures.get("compute_s", 0.0)))[:SLOWEST]
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for head in ("peer", "round", "loss", "accuracy", "sent"):
-            table.add_column(head, justify="left" if head == "peer" else "right")
-        for peer in peers:
-            table.add_row(*_cells(peer), style="red" if peer.name in self.absent else "")
+        private = any("epsilon" in peer.figures for peer in self.peers.values())
+        table = progress.table(peers, private, self.absent)
         rest = Text(f"and {len(self.peers) - len(peers)} others, further on", "dim")
         return [table, rest] if few else [table]
 
     def _print(self, text: str, style: str = "") -> None:
         self.console.print(Text(text, style), soft_wrap=True)
-
-
-def _take(peer: Progress, row: Mapping[str, Any]) -> bool:
-    """Take a row into what a peer last said; whether the row has an evaluation."""
-    round_ = row.get("round")
-    if type(round_) is int and round_ > peer.round:
-        peer.round = round_
-    for key in ("loss", "sent_bytes", "compute_s"):
-        if (figure := number(row.get(key))) is not None:
-            peer.figures[key] = figure
-    of_its_round = "validation_accuracy" in row or "round_s" in row  # else the test set was read afterwards
-    accuracy = number(row.get("validation_accuracy", row.get("test_accuracy"))) if of_its_round else None
-    if accuracy is None:
-        return False
-    peer.figures["accuracy"] = peer.accuracies[peer.round] = accuracy
-    return True
-
-
-def _cells(peer: Progress) -> list[Text]:
-    loss, accuracy, sent = (peer.figures.get(key) for key in ("loss", "accuracy", "sent_bytes"))
-    return [
-        Text(peer.name),
-        Text(str(peer.round)),
-        Text("" if loss is None else f"{loss:.3g}"),
-        Text("" if accuracy is None else f"{accuracy:.3f}"),
-        Text("" if sent is None else size(sent)),
-    ]
 
 
 def printable(text: str) -> str:
@@ -234,17 +203,29 @@ def printable(text: str) -> str:
 
 def table(summary: Mapping[str, Any]) -> RenderableType:
     """The short table at the end of a run."""
-    shown = ("accuracy", "auc", "loss", "rounds_to_target", "consensus_distance", "bytes", "round_s", "startup_s")
     grid = Table(box=None, padding=(0, 3, 0, 0), show_header=False)
     for key, value in summary.items():
-        figures = list(flat({key: value})) if key in (*shown, "wall_s", "peer_memory_mb") else []
+        figures = list(flat({key: value})) if key in SUMMED_UP else []
         if figures:
             words = [f"{path.removeprefix(f'{key}.')} {humane(path, item)}" for path, item in figures if path != key]
             text = "   ".join(words) if words else humane(key, value)
             label = key.removesuffix("_s").removesuffix("_mb").replace("_", " ")
             grid.add_row(Text(label, "dim"), Text(printable(text).replace("_", " ")))
+    if isinstance(privacy := summary.get("privacy"), Mapping):
+        grid.add_row(Text("privacy", "dim"), Text(printable(_private(privacy))))
+        if spent := privacy.get("spent_out"):
+            grid.add_row(Text("budget spent", "dim"), Text(printable(humane("", spent)), "yellow"))
     for key in ("absent", "faults"):
         if counts := numbers(summary.get(key)):
             told = ", ".join(f"{peer} ({plain(count)})" for peer, count in counts.items())
             grid.add_row(Text(key, "dim"), Text(printable(told), "yellow"))
     return grid
+
+
+def _private(privacy: Mapping[str, Any]) -> str:
+    """The epsilon of a run, and what it is worth, in a few words."""
+    figures = dict(flat(privacy))
+    words = {"epsilon.max": "epsilon", "epsilon.mean": "mean", "to_target": "to target", "delta": "delta"}
+    words |= {"audit.epsilon": "audit, at least"}
+    told = [f"{word} {humane(path, figures[path])}" for path, word in words.items() if path in figures]
+    return "   ".join([*told, *(["replayable, not for release"] if privacy.get("replayable") else [])])

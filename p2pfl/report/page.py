@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from p2pfl.own_code import FOLDER
-from p2pfl.report import curves, ending, headline, peer_graph, roc, strips
+from p2pfl.report import curves, ending, headline, pairs, peer_graph, privacy, roc, strips
 from p2pfl.report.folder import Run, read
 from p2pfl.report.svg import SHADES, style
 from p2pfl.report.units import humane, size
@@ -30,9 +30,12 @@ def write(folder: Path) -> Path:
 def render(run: Run) -> str:
     """The page; the same text for the same record."""
     with style():
-        pictures = [*curves.pictures(run), *roc.pictures(run), *peer_graph.pictures(run), *strips.pictures(run)]
+        pictures = [*curves.pictures(run), *roc.pictures(run), *peer_graph.pictures(run), *pairs.pictures(run)]
+        pictures += strips.pictures(run)
+        spent = privacy.picture(run)
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals["drawn"] = lambda picture: Markup(picture.svg)
     return environment.get_template("page.html").render(
         run=run,
         sentence=headline.sentence(run),
@@ -40,8 +43,10 @@ def render(run: Run) -> str:
         tiles=headline.tiles(run),
         peers=headline.lines(run),
         troubles=headline.troubles(run),
-        pictures=[(picture, Markup(picture.svg)) for picture in pictures],
+        pictures=pictures,
         lone=sum(not picture.wide for picture in pictures) % 2 == 1,
+        private=privacy.statement(run),
+        spent=spent,
         notices=ending.notices(run),
         virtual=ending.virtual(run),
         roles=list(SHADES),

@@ -8,6 +8,7 @@ from typing import Any
 
 BEYOND = 1e30
 """Nothing that a run measures is larger, and plots overflow long before floats do."""
+COUNTS = (("billions", 1e9), ("millions", 1e6), ("thousands", 1e3))
 SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -52,6 +53,11 @@ def size(count: float) -> str:
     return f"{amount:.0f} {unit}" if amount >= 100 or unit == "B" else f"{amount:.1f} {unit}"
 
 
+def thousands(count: float) -> tuple[str, float]:
+    """The word in which so many of anything read well on an axis, and how many it is."""
+    return next(((word, each) for word, each in COUNTS if count >= 10 * each), ("", 1.0))
+
+
 def duration(time_s: float) -> str:
     """0.0432 -> `43 ms`, 200 -> `3 min 20 s`."""
     if time_s < 1:
@@ -69,8 +75,10 @@ def share(part: float, digits: int = 1) -> str:
 
 
 def plain(figure: float) -> str:
-    """8970 -> `8,970`, 0.0812345 -> `0.08123`."""
-    return f"{figure:,.0f}" if float(figure).is_integer() and abs(figure) < 1e15 else f"{figure:.4g}"
+    """8970 -> `8,970`, 0.0812345 -> `0.08123`, 0.00001 -> `1e-5`."""
+    if float(figure).is_integer() and abs(figure) < 1e15:
+        return f"{figure:,.0f}"
+    return f"{figure:.4g}".replace("e-0", "e-")
 
 
 def count(number: float, thing: str) -> str:

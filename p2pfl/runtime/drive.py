@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from p2pfl.contracts import Bus
-from p2pfl.messages import Exchange, Mail, Message, Report
-from p2pfl.runtime.life import Gate, Keep, Killed, Life, Now
+from p2pfl.messages import Collect, Exchange, Mail, Message, Pause, Report
+from p2pfl.runtime.life import Asked, Gate, Keep, Killed, Life, Now
 
 
 class ScriptedDeath(Exception):
@@ -53,6 +53,13 @@ async def drive(life: Life, bus: Bus, outside: Outside, thread: ThreadPoolExecut
             case Exchange():
                 driver.do(step)
                 answer = await bus.collect(step.kind, step.round, step.expect)
+            case Pause():
+                bus.at(driver.round, learning=False)  # it rests: its beats say that it is not slow
+                await asyncio.sleep(step.seconds)
+                bus.at(driver.round)
+                answer = {}
+            case Collect():
+                answer = bus.take(step.kind)
 
 
 @dataclass
@@ -63,13 +70,14 @@ class _Driver:
     bus: Bus
     outside: Outside
     born_s: float = field(default_factory=time.monotonic)
+    round: int = 0
     failures: list[Exception] = field(default_factory=list)
 
-    def compute(self, answer: Mail | bool | None, loop: asyncio.AbstractEventLoop) -> Exchange | Gate | Killed | None:
+    def compute(self, answer: Mail | bool | None, loop: asyncio.AbstractEventLoop) -> Asked | None:
         """Compute until an answer is needed, or to the end (a StopIteration must not leave the thread)."""
         try:
             step = next(self.life) if answer is None else self.life.send(answer)
-            while not (isinstance(step, Killed | Gate) or (isinstance(step, Exchange) and step.expect)):
+            while not (isinstance(step, Asked) and (not isinstance(step, Exchange) or step.expect)):
                 if isinstance(step, Keep):
                     self.outside.keep(step)
                 else:
@@ -94,6 +102,7 @@ class _Driver:
             case Now():
                 if step == Now(1):
                     self.outside.say(Message("began", 1, figures={"at_s": time.time()}))
+                self.round = step.round
                 self.bus.at(step.round, step.learning)
             case Report():
                 sent = {"time_s": time.monotonic() - self.born_s, "sent_bytes": sum(self.bus.sent_bytes.values())}

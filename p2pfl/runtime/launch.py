@@ -27,6 +27,7 @@ from p2pfl.runtime.plan import Plan
 from p2pfl.runtime.record import Recorder, Row, prepare
 from p2pfl.runtime.referee import Overseer
 from p2pfl.runtime.summary import summarise
+from p2pfl.runtime.survey import insist
 from p2pfl.scenario import Scenario
 from p2pfl.seeds import Seeds
 
@@ -73,7 +74,7 @@ def run(
     folder = _new_name(settings) if out is None else out
     plan = Plan(settings, Seeds.of(settings.seed).root, secrets.token_bytes(8), folder)
     world = plan.world
-    world.survey()
+    insist(world)
     make_folder(folder)
     prepare(folder, world, metadata.version("p2pfl-zmq"))
     with Recorder(folder, world, screen.row, screen.note) as recorder, _threads(world.threads):

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from p2pfl.errors import LocalError
-from p2pfl.messages import Exchange, Figure, Mail, Report, Step
+from p2pfl.messages import Collect, Exchange, Figure, Mail, Pause, Report, Step
+from p2pfl.peer import Flow
 from p2pfl.runtime.world import Seat
 
 
@@ -23,7 +24,8 @@ class Course:
     """What is asked of a peer beyond its algorithm.
 
     `killed` is the round at whose start it is killed, if any; `keep_every` says after which rounds its model is kept.
-    With `gated` it asks, whenever models are evaluated, whether that was the last round.
+    With `gated` it asks, whenever models are evaluated, whether that was the last round. Whose clock has come to
+    `seconds` ends with the round it is in, whatever the others do.
     """
 
     rounds: int
@@ -34,13 +36,18 @@ class Course:
     test: bool = True
     gated: bool = False
     keep_every: int | None = None
+    seconds: float = math.inf
+
+    def ends(self, r: int, clock_s: float) -> bool:
+        """Whether this round is known to be the last, now that it took until `clock_s`."""
+        return r == self.rounds or clock_s >= self.seconds
 
     def evaluates(self, r: int) -> bool:
-        """Whether models are evaluated after this round."""
+        """Whether models are evaluated after this round, be it the last or not."""
         return r % self.every == 0 or r == self.rounds
 
     def keeps(self, r: int) -> bool:
-        """Whether models are kept after this round."""
+        """Whether models are kept after this round, be it the last or not."""
         return self.keep_every is not None and (r % self.keep_every == 0 or r == self.rounds)
 
 
@@ -100,6 +107,8 @@ class Tally:
 
 
 Ask = Step | Now | Killed | Gate | Keep
+Asked = Exchange | Pause | Collect | Killed | Gate
+"""What a life goes on from only with an answer; an exchange that expects nobody needs none."""
 Life = Generator[Ask, Mail | bool, None]
 
 
@@ -108,7 +117,7 @@ def life(seat: Seat, course: Course, clock: Callable[[], float] = time.perf_coun
 
     Raises LocalError when the parameters diverge.
     """
-    tally = Tally(clock)
+    tally, born_s = Tally(clock), clock()
     yield Now(0)
     me = yield from _observed(seat.me.meet(), tally, {}, {})
     state = seat.flow.start(me)
@@ -122,23 +131,39 @@ def life(seat: Seat, course: Course, clock: Callable[[], float] = time.perf_coun
         state = yield from _observed(seat.flow.round(seat.in_round(me, r), state, r), tally, figures, tensors)
         if tally.steps:  # who is not chosen skips the round
             figures |= {"round_s": clock() - began_s, "compute_s": tally.compute_s}
-        if seat.evaluated and course.evaluates(r):
-            yield Now(r, learning=False)
-            model_D = seat.flow.model(state)
-            figures |= _measured(seat, model_D, course.split)
-            if r == course.rounds and course.test:
-                figures |= _measured(seat, model_D, "test", with_curve=True)
-            if course.share_model:
-                tensors["model"] = model_D.cpu()
-        if seat.evaluated and course.keeps(r):
-            yield Keep(r, seat.flow.model(state))
-        yield Report(r, figures | tally.said(), tensors)
+        last = course.ends(r, clock() - born_s)
+        if seat.evaluated:
+            yield from _looked_at(seat, state, course, r, last, figures, tensors)
+        yield Report(r, {**figures, **seat.me.task.spent(), **tally.said()}, tensors)
+        if last:
+            return
         tally = tally.anew()
-        if course.gated and course.evaluates(r) and r < course.rounds:
+        if course.gated and course.evaluates(r):
             yield Now(r, learning=False)
             if (yield Gate(r)):
                 yield from _last_words(seat, seat.flow.model(state), course, r, tally)
                 return
+
+
+def asynchronous(flow: Flow) -> bool:
+    """Whether peers of this flow have no rounds in common: a round is what one does between two rests."""
+    return bool(getattr(flow, "asynchronous", False))
+
+
+def _looked_at(
+    seat: Seat, state: Any, course: Course, r: int, last: bool, figures: dict[str, Figure], tensors: dict[str, Tensor]
+) -> Life:
+    """Measure the model after round `r` and keep it, where that is asked for; the row's figures and tensors grow."""
+    if last or course.evaluates(r):
+        yield Now(r, learning=False)
+        model_D = seat.flow.model(state)
+        figures.update(_measured(seat, model_D, course.split))
+        if last and course.test:
+            figures.update(_measured(seat, model_D, "test", with_curve=True))
+        if course.share_model:
+            tensors["model"] = model_D.cpu()
+    if course.keeps(r) or (last and course.keep_every is not None):
+        yield Keep(r, seat.flow.model(state))
 
 
 def _last_words(seat: Seat, model_D: Tensor, course: Course, r: int, tally: Tally) -> Life:
@@ -167,11 +192,12 @@ def _observed(
             figures.update(step.figures)
             tensors.update(step.tensors)
             mail = {}
-        else:
+            continue
+        came = yield step
+        assert not isinstance(came, bool)
+        mail = came
+        if isinstance(step, Exchange):
             tally.count(step)
-            came = yield step
-            assert not isinstance(came, bool)
-            mail = came
             tally.absent |= set(step.expect) - set(mail)
 
 

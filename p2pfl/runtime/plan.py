@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -13,7 +14,7 @@ from typing import Protocol
 from p2pfl import own_code, plugins, scenario
 from p2pfl.messages import Message, PeerId
 from p2pfl.runtime import checkpoint
-from p2pfl.runtime.life import Course, Keep
+from p2pfl.runtime.life import Course, Keep, asynchronous
 from p2pfl.runtime.world import World
 from p2pfl.scenario import Scenario
 from p2pfl.seeds import Seeds
@@ -66,6 +67,7 @@ class Plan:
     def course(self, peer: PeerId) -> Course:
         """What is asked of one peer beyond its algorithm."""
         settings, evaluate, save = self.settings, self.settings.evaluate, self.settings.save
+        alone = asynchronous(self.world.roles[peer].flow)  # nobody comes to a gate: each stops by its own clock
         killed = [event.round for event in settings.churn if peer in settings.named(event.kill)]
         return Course(
             settings.rounds,
@@ -74,8 +76,9 @@ class Plan:
             share_model=sum(role.evaluated for role in self.world.roles.values()) > 1,
             killed=min(killed) if killed else None,
             test=evaluate.test,
-            gated=bool(settings.stop),
+            gated=bool(settings.stop) and not alone,
             keep_every=(save.every or evaluate.every) if save.checkpoints else None,
+            seconds=min((stop.seconds for stop in settings.stop if alone and stop.seconds), default=math.inf),
         )
 
     def keep(self, peer: PeerId, kept: Keep) -> None:

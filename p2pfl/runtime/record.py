@@ -21,6 +21,8 @@ from torch import Tensor
 from p2pfl import own_code, scenario
 from p2pfl.messages import HUB, Figure, Message, PeerId, peer_name
 from p2pfl.metrics.consensus import consensus_distance, squared_norm
+from p2pfl.runtime.latest import Latest
+from p2pfl.runtime.life import asynchronous
 from p2pfl.runtime.world import World, cores
 
 Row = dict[str, Any]
@@ -43,6 +45,7 @@ class Recorder:
     left: dict[PeerId, Mapping[str, Figure]] = field(default_factory=dict)
     killed: set[PeerId] = field(default_factory=set)
     crashed: set[PeerId] = field(default_factory=set)
+    spent_out: set[PeerId] = field(default_factory=set)
     devices: dict[PeerId, str] = field(default_factory=dict)
     began_s: float = 0.0
     models: dict[PeerId, Tensor] = field(default_factory=dict)
@@ -55,6 +58,8 @@ class Recorder:
 
     def __post_init__(self) -> None:
         self._voices = {i for i, role in self.world.roles.items() if role.evaluated}
+        apart = any(asynchronous(role.flow) for role in self.world.roles.values())
+        self._latest = Latest(self.world.settings.evaluate.split) if apart else None
 
     def __enter__(self) -> Recorder:
         self._records: TextIO = (self.folder / "records.jsonl").open("w", buffering=1)
@@ -78,13 +83,20 @@ class Recorder:
                 self.began_s = max(self.began_s, float(str(figures["at_s"])))
             case "row":
                 self.add({"peer": _label(peer), "round": message.round, **figures})
-                if "model" in message.tensors:
+                if figures.get("budget_spent") and peer not in self.spent_out:
+                    self.spent_out.add(peer)
+                    self._say(peer, f"has spent its privacy budget by round {message.round}, and trains no more")
+                if self._latest is not None:
+                    self._hear_latest(self._latest, peer, message)
+                elif "model" in message.tensors:
                     self._hear_model(peer, message.round, message.tensors["model"])
             case "left":
                 self.left[peer] = figures
                 for j, count in self.links(_label(peer)).items():
                     self.add({"peer": _label(peer), "round": message.round, "to": _label(j), "link_bytes": count})
                 self.log(peer, "through all rounds")
+                if self._latest is not None and self.left.keys() >= self._living:  # once more, as they ended
+                    self._compare_latest(self._latest, self._latest.round, self._latest.time_s)
             case "killed":
                 self.killed.add(peer)
                 self._lose(peer, f"killed in round {message.round}, as the scenario says")
@@ -117,9 +129,12 @@ class Recorder:
         for line in text.rstrip().splitlines():
             self._log.write(f"{stamp} {name}: {line}\n")
 
-    def _lose(self, peer: PeerId, what: str) -> None:
+    def _say(self, peer: PeerId, what: str) -> None:
         self.log(peer, what)
         self.tell(f"peer {peer_name(peer)} {what}")
+
+    def _lose(self, peer: PeerId, what: str) -> None:
+        self._say(peer, what)
         for round in sorted(self._pending):
             self._complete(round)
 
@@ -127,18 +142,32 @@ class Recorder:
         self._pending.setdefault(round, {})[peer] = x_D
         self._complete(round)
 
+    def _hear_latest(self, latest: Latest, peer: PeerId, message: Message) -> None:
+        latest.hear(peer, message)
+        if "model" in message.tensors and peer == min(self._living, default=None):
+            self._compare_latest(latest, message.round, float(str(message.figures["time_s"])))
+
+    def _compare_latest(self, latest: Latest, round: int, time_s: float) -> None:
+        if self._living and latest.models.keys() >= self._living:
+            self.models = {i: latest.models[i] for i in sorted(self._living)}
+            self._compare(round, time_s, **latest.mean_accuracy(self._living))
+
+    @property
+    def _living(self) -> set[PeerId]:
+        return self._voices - self.killed - self.crashed if self.killed or self.crashed else self._voices
+
     def _complete(self, round: int) -> None:
-        expected = self._voices - self.killed - self.crashed if self.killed or self.crashed else self._voices
-        if len(self._pending[round]) >= len(expected) and self._pending[round].keys() >= expected:
+        if len(self._pending[round]) >= len(self._living) and self._pending[round].keys() >= self._living:
             self._consensus(round)
 
     def _consensus(self, round: int) -> None:
-        models = self._pending.pop(round)
-        self.models = {i: models[i] for i in sorted(models)}
-        distance = consensus_distance(list(self.models.values()))
+        self.models = dict(sorted(self._pending.pop(round).items()))
         times_s = [row["time_s"] for row in self.rows if row["round"] == round and "time_s" in row]
-        row = {"peer": "all", "round": round, "time_s": max(times_s, default=0.0), "consensus_distance": distance}
-        self.add(row)
+        self._compare(round, max(times_s, default=0.0))
+
+    def _compare(self, round: int, time_s: float, **more: float) -> None:
+        distance = consensus_distance(list(self.models.values()))
+        self.add({"peer": "all", "round": round, "time_s": time_s, "consensus_distance": distance, **more})
         self._warn_of_drift(round, distance)
 
     def _warn_of_drift(self, round: int, distance: float) -> None:

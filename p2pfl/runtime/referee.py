@@ -2,6 +2,7 @@
 
 A run with reasons to stop has a gate wherever models are evaluated: nobody goes on before everybody who lives has come
 so far, so that all stop after the same round, whatever carries the messages. Who is silent is not waited for for ever.
+Peers without rounds in common have no gates: each stops by its own clock, and the referee only learns why.
 """
 
 from __future__ import annotations
@@ -66,6 +67,9 @@ class Referee:
                     self.waiting[peer] = message.round
             case "left" | "killed" | "crashed":
                 self.living.discard(peer)
+                early = message.kind == "left" and message.round < self.settings.rounds
+                if early and self.reason is None and any(stop.seconds for stop in self.settings.stop):
+                    self.reason = "seconds"  # nobody told it to stop: its own clock did
         return self.decide() if self.waiting and self.living <= self.waiting.keys() else None
 
     def decide(self) -> Message:
@@ -124,7 +128,9 @@ class Overseer:
         self._patience_s = max(self._patience_s, PATIENCE * (now_s - self._heard_s[peer]))
         self._heard_s[peer] = now_s
         self.end()
-        if verdict := self._referee.hear(peer, message):
+        verdict = self._referee.hear(peer, message)
+        self._recorder.ended_by = self._referee.reason
+        if verdict:
             self._tell(verdict)
         elif self._referee.waiting and self._learned:
             self._timer = self._loop.call_later(self._patience_s, self._lose_patience)

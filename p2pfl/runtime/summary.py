@@ -11,6 +11,7 @@ import numpy
 from p2pfl import mixing
 from p2pfl.messages import HUB, Figure, PeerId, peer_name
 from p2pfl.metrics.consensus import consensus_model
+from p2pfl.runtime.privacy import privacy
 from p2pfl.runtime.record import Recorder, Row
 from p2pfl.runtime.world import World
 from p2pfl.seeds import Seeds
@@ -26,9 +27,8 @@ def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, An
     rows = [row for row in everything if "round_s" in row]
     tested = [row for row in everything if "test_accuracy" in row]
     consensus = [row for row in everything if "consensus_distance" in row]
-    rounds_s = [row["round_s"] for row in rows]
     reached = _rounds_to_target(rows, settings.evaluate.split, settings.evaluate.target)
-    memory_mb = [float(str(figures["pss_mb"])) for figures in recorder.left.values() if "pss_mb" in figures]
+    learned = _rounds_to_loss(rows, settings.evaluate.loss)
     summary: dict[str, Any] = {
         "name": settings.name,
         "engine": settings.engine.name,
@@ -42,13 +42,13 @@ def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, An
         "validation_accuracy": None if settings.evaluate.test else _validation_accuracy(recorder, everything),
         "loss": _loss(recorder, rows),
         "rounds_to_target": reached,
+        "rounds_to_loss": learned,
         "consensus_distance": consensus[-1]["consensus_distance"] if consensus else None,
         "spectral_gap": _spectral_gap(world),
         **_sent(recorder, rows, reached),
-        "startup_s": round(recorder.began_s - birth_s, 3) if recorder.began_s else None,
-        "round_s": {"median": _percentile(rounds_s, 50), "p95": _percentile(rounds_s, 95)} if rounds_s else None,
-        "wall_s": round(wall_s, 3),
-        "peer_memory_mb": {"median": _percentile(memory_mb, 50), "max": max(memory_mb)} if memory_mb else None,
+        "vectors_to_loss": None if learned is None else _by(rows, learned, "vectors"),
+        **_took(recorder, rows, birth_s, wall_s),
+        "privacy": privacy(settings, everything, reached),
         "faults": _faults(recorder),
         "absent": _absent(rows),
     }
@@ -60,6 +60,18 @@ def _spectral_gap(world: World) -> float | None:
     if len(world.graph) == 1 or HUB in world.graph:
         return None
     return mixing.contraction(world.graphs)
+
+
+def _took(recorder: Recorder, rows: list[Row], birth_s: float, wall_s: float) -> dict[str, Any]:
+    """Times, and the memory of peers."""
+    rounds_s = [row["round_s"] for row in rows]
+    memory_mb = [float(str(figures["pss_mb"])) for figures in recorder.left.values() if "pss_mb" in figures]
+    return {
+        "startup_s": round(recorder.began_s - birth_s, 3) if recorder.began_s else None,
+        "round_s": {"median": _percentile(rounds_s, 50), "p95": _percentile(rounds_s, 95)} if rounds_s else None,
+        "wall_s": round(wall_s, 3),
+        "peer_memory_mb": {"median": _percentile(memory_mb, 50), "max": max(memory_mb)} if memory_mb else None,
+    }
 
 
 def _percentile(values: list[float], percent: float) -> float:
@@ -90,7 +102,7 @@ def _validation_accuracy(recorder: Recorder, rows: list[Row]) -> dict[str, float
     """When last evaluated on the validation split, of the peers that lived to the end."""
     lost = {peer_name(i) for i in recorder.killed | recorder.crashed}
     found = [row for row in rows if row.get("validation_accuracy") is not None and str(row["peer"]) not in lost]
-    last = [row["validation_accuracy"] for row in found if row["round"] == found[-1]["round"]]
+    last = [*{row["peer"]: row["validation_accuracy"] for row in found}.values()]
     return {"mean": sum(last) / len(last), "min": min(last), "max": max(last)} if last else None
 
 
@@ -103,13 +115,28 @@ def _loss(recorder: Recorder, rows: list[Row]) -> dict[str, float] | None:
 
 
 def _rounds_to_target(rows: list[Row], split: str, target: float | None) -> int | None:
+    """The first round whose mean accuracy reaches it."""
     if target is None:
         return None
+    means = _means(rows, f"{split}_accuracy")
+    return next((r for r in means if means[r] >= target), None)
+
+
+def _rounds_to_loss(rows: list[Row], loss: float | None) -> int | None:
+    """The first round whose mean training loss, over the peers that trained in it, comes down to it."""
+    if loss is None:
+        return None
+    means = _means(rows, "loss")
+    return next((r for r in means if means[r] <= loss), None)
+
+
+def _means(rows: list[Row], column: str) -> dict[int, float]:
+    """The mean over peers of what they said, by round, in order."""
     found: dict[int, list[float]] = {}
     for row in rows:
-        if f"{split}_accuracy" in row:
-            found.setdefault(row["round"], []).append(row[f"{split}_accuracy"])
-    return next((r for r in sorted(found) if sum(found[r]) / len(found[r]) >= target), None)
+        if row.get(column) is not None:
+            found.setdefault(row["round"], []).append(row[column])
+    return {r: sum(found[r]) / len(found[r]) for r in sorted(found)}
 
 
 def _sent(recorder: Recorder, rows: list[Row], reached: int | None) -> dict[str, Any]:
@@ -120,13 +147,13 @@ def _sent(recorder: Recorder, rows: list[Row], reached: int | None) -> dict[str,
         return {}
     tensors = sum(row["tensor_bytes"] for row in last.values())
     per_round = {"sent_per_peer_round": sent / rounds, "minimum_per_peer_round": tensors / rounds}
-    found = {"sent": sent} | per_round | ({} if reached is None else {"to_target": _sent_by(rows, reached)})
+    found = {"sent": sent} | per_round | ({} if reached is None else {"to_target": _by(rows, reached, "sent_bytes")})
     return {"bytes": found, "vectors_sent": sum(row["vectors"] for row in last.values())}
 
 
-def _sent_by(rows: list[Row], end: int) -> int:
-    """Bytes that all peers had sent by the end of a round; who is silent stays where it was."""
-    return sum({row["peer"]: row["sent_bytes"] for row in rows if row["round"] <= end}.values())
+def _by(rows: list[Row], end: int, column: str) -> int:
+    """What all peers had sent by the end of a round; who is silent stays where it was."""
+    return sum({row["peer"]: row[column] for row in rows if row["round"] <= end}.values())
 
 
 def _faults(recorder: Recorder) -> dict[str, int]:

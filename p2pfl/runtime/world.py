@@ -16,14 +16,14 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from p2pfl import mixing, own_code, scenario
+from p2pfl import mixing, scenario
 from p2pfl.contracts import Layout, Pair, Training
-from p2pfl.errors import ScenarioError
 from p2pfl.learning.data import Data
 from p2pfl.learning.model import Model, layout_of
 from p2pfl.learning.task import SGDTask
 from p2pfl.messages import Form, PeerId
 from p2pfl.peer import Flow, Peer, Role, Roster
+from p2pfl.protection import Guard, Stake
 from p2pfl.runtime import checkpoint
 from p2pfl.scenario import Scenario, Start
 from p2pfl.seeds import Seeds
@@ -43,8 +43,11 @@ class Seat:
     around: Callable[[int], tuple[Weights, Roster]] | None = None
 
     def forms(self, r: int) -> Mapping[str, Form]:
-        """What each kind of message of round `r` must look like; round 0 is when peers meet."""
-        return {"secret": Form(figures={"half": bytes})} if r <= 0 else self.flow.forms(self.in_round(self.me, r), r)
+        """What each kind of message of round `r` must look like; round 0 is when peers meet, and mail of no round."""
+        if r > 0:
+            return self.flow.forms(self.in_round(self.me, r), r)
+        loose = self.flow.forms(self.me, 0) if getattr(self.flow, "asynchronous", False) else {}
+        return {"secret": Form(figures={"half": bytes}), **loose}
 
     def in_round(self, me: Peer, r: int) -> Peer:
         """The peer in round `r`: with the neighbours and the sketch of that round."""
@@ -65,50 +68,6 @@ class World:
         self.around = lru_cache(maxsize=64)(self._around)
         self.module = lru_cache(maxsize=None)(self._module)
         self.beginning = lru_cache(maxsize=8)(self._beginning)
-
-    def survey(self) -> None:
-        """Make all that does not depend on a peer, so that what cannot be made shows before anything is started.
-
-        Raises ScenarioError with the path of the culprit.
-        """
-        assert self.graph
-        if scenario.varies(self.settings):
-            self.around(1)
-        for key, make in (("data", "data"), ("partition", "shards"), ("model", "layout"), ("sketch", "pair")):
-            self._insist(key, make)
-        self._refuse_blind_stops()
-        for i in self.roles:
-            try:
-                if origin := self.origin(i):
-                    self.beginning(origin)
-            except ScenarioError as error:
-                raise error.under("init") from None
-
-    def _insist(self, key: str, make: str) -> None:
-        """Make what the plug-in at `key` is for. Raises ScenarioError when that cannot be."""
-        plugin = getattr(self.settings, key)
-        try:
-            with own_code.blaming():
-                getattr(self, make)
-        except ScenarioError as error:
-            raise error.under(key, plugin.name) from None
-        except Exception as error:  # torch says so when a model does not fit, and who wrote their own says anything
-            expected = isinstance(error, (ValueError, RuntimeError, MemoryError))
-            if not expected and own_code.file_of(type(plugin.value)) is None:
-                raise
-            reason = ("" if expected else f"{type(error).__name__}: ") + str(error).partition("\n")[0][:200]
-            problem = f"{key}.{plugin.name} cannot be made, {reason}"
-            remedy = "change its options, or what it is combined with"
-            raise ScenarioError(problem, remedy, (key, plugin.name)) from None
-
-    def _refuse_blind_stops(self) -> None:
-        split = self.settings.evaluate.split
-        if len(getattr(self.data, f"{split}_y")):
-            return
-        for at, stop in enumerate(self.settings.stop):
-            if stop.target or stop.plateau:
-                problem = f"stop.{at} looks at the {split} split, which is empty"
-                raise ScenarioError(problem, "see evaluate.split, and data", ("stop", at))
 
     @cached_property
     def graph(self) -> nx.Graph[PeerId]:
@@ -204,7 +163,24 @@ class World:
         training = self.training(peer)
         run_steps = self.settings.rounds * training.steps(len(indices))
         module = self.module(device) if one_thread else None
-        return SGDTask(self.settings.model.value, self.data, indices, training, device, private, run_steps, module)
+        guard = self.guard(peer, len(indices), private)
+        return SGDTask(
+            self.settings.model.value, self.data, indices, training, device, private, run_steps, module, guard
+        )
+
+    def guard(self, peer: PeerId, examples: int, private: Seeds) -> Guard | None:
+        """What protects a peer that holds so many examples; None where it has none, or the scenario no defence.
+
+        Raises ValueError when the defence cannot protect it.
+        """
+        settings, training = self.settings, self.training(peer)
+        if not settings.defences or not examples:
+            return None
+        algorithm, rounds = settings.algorithm.value, settings.rounds
+        tellings = algorithm.losses_told(rounds) if hasattr(algorithm, "losses_told") else 0
+        stake = Stake(examples, training.batch, rounds * training.steps(examples), tellings, private.child("guard"))
+        made: Guard = settings.defences[0].value.guard(stake)
+        return made
 
     def _module(self, device: torch.device) -> nn.Module:
         model: Model = self.settings.model.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from p2pfl import plugins
 from p2pfl.errors import ScenarioError
 from p2pfl.messages import HUB, PeerId
-from p2pfl.scenario.drawing import graph
+from p2pfl.scenario.drawing import graph, varies
 from p2pfl.scenario.keys import Scenario
 
 
@@ -19,6 +20,9 @@ def check(scenario: Scenario) -> None:
     _check_device(scenario.training.device, ("training", "device"))
     _check_churn(scenario)
     _check_stop(scenario)
+    _check_drift(scenario)
+    if len(scenario.defences) > 1:
+        raise ScenarioError("defences holds more than one", "several at once are not built yet", ("defences", 1))
     try:
         scenario.data.value.check()
     except ScenarioError as error:
@@ -65,6 +69,21 @@ def _check_stop(scenario: Scenario) -> None:
     for at, stop in enumerate(scenario.stop):
         if stop.target and scenario.evaluate.target is None:
             raise ScenarioError("there is no target to stop at", "give evaluate.target", ("stop", at, "target"))
+
+
+def _check_drift(scenario: Scenario) -> None:
+    """Peers without rounds in common cannot all stop after one, nor lay their links anew in each."""
+    algorithm = scenario.algorithm
+    roles = algorithm.value.roles(scenario.peers).values()
+    if not any(getattr(role.flow, "asynchronous", False) for role in roles):
+        return
+    why = f"needs rounds that peers have in common, and those of {algorithm.name} have none"
+    for at, stop in enumerate(scenario.stop):
+        if stop.seconds is None:
+            name = next(key.name for key in dataclasses.fields(stop) if getattr(stop, key.name) is not None)
+            raise ScenarioError(f"stop.{at}.{name} {why}", "stop after so many seconds", ("stop", at, name))
+    if varies(scenario):
+        raise ScenarioError(f"topology.{scenario.topology.name} {why}", "take a graph that stays", ("topology",))
 
 
 def _check_churn(scenario: Scenario) -> None:

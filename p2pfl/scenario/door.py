@@ -25,7 +25,7 @@ from p2pfl.scenario.publication import PUBLISHED, Published, assigned, spelled, 
 LOCAL_STEPS = 5
 """Steps a round when the scenario gives neither local_steps nor local_epochs."""
 
-UNBUILT = ("defences", "attacks", "hosts")
+UNBUILT = ("attacks", "hosts")
 OF_A_SWEEP = ("matrix", "tune")
 """Keys that make many scenarios of one."""
 UNBUILT_WITHIN = {"save": ("mail",)}

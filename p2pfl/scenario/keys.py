@@ -76,6 +76,33 @@ class StartOrWord:
 
 
 @dataclass(frozen=True)
+class Several:
+    """Marks the field `key` as holding plug-ins of `room`, in order."""
+
+    key: str
+    room: str
+
+    def choose(self, given: Any) -> tuple[Choice, ...]:
+        """The plug-ins that were given as a list. Raises ScenarioError."""
+        if not isinstance(given, list):
+            remedy = f"must be a list, as in '[{plugins.shown(given)}]'"
+            raise ScenarioError(f"{self.key} is {plugins.brief(given)}", remedy, (self.key,))
+        return tuple(self._chosen(at, one) for at, one in enumerate(given))
+
+    def _chosen(self, at: int, given: Any) -> Choice:
+        try:
+            return Slot(self.key, self.room).choose(given)
+        except ScenarioError as error:
+            raise ScenarioError(error.problem, error.remedy, (self.key, at, *error.path[1:]), error.where) from None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.choose)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: Any) -> dict[str, Any]:
+        return {"type": "array", "items": {"x-room": self.room, "default": None}}
+
+
+@dataclass(frozen=True)
 class Group:
     """Some peers that differ from the others: how fast they compute, how much data they keep, how they train.
 
@@ -129,12 +156,13 @@ class Save:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Every how many rounds models are evaluated, on what, the accuracy that is waited for, and whether the test set is
-    read after the last round.
+    """Every how many rounds models are evaluated, on what, the accuracy and the mean training loss that are waited for,
+    and whether the test set is read after the last round.
     """
 
     every: Count = 5
     target: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
+    loss: Annotated[float, pydantic.Field(gt=0)] | None = None
     split: Literal["validation", "test"] = "validation"
     test: bool = True
 
@@ -156,6 +184,7 @@ class Scenario:
     algorithm: Annotated[Choice, Slot("algorithm", "algorithms", "dpsgd")]
     sketch: Annotated[Choice, Slot("sketch", "sketches", "dense")]
     aggregator: Annotated[Choice, Slot("aggregator", "aggregators", "mean")]
+    defences: Annotated[tuple[Choice, ...], Several("defences", "defences")] = ()
     groups: Mapping[str, Group] = dataclasses.field(default_factory=dict)
     churn: tuple[Churn, ...] = ()
     evaluate: Evaluate = Evaluate()

@@ -24,7 +24,11 @@ FIGURES = (
     *("auc.mean", "auc.min", "auc.max", "auc.consensus_model"),
     *("validation_accuracy.mean", "validation_accuracy.min", "validation_accuracy.max"),
     *("rounds_to_target", "bytes.to_target", "rounds", "consensus_distance", "spectral_gap"),
+    *("rounds_to_loss", "vectors_to_loss"),
     *("bytes.sent", "bytes.sent_per_peer_round", "bytes.minimum_per_peer_round", "vectors_sent", "parameters"),
+    *("privacy.epsilon.max", "privacy.epsilon.mean", "privacy.to_target", "privacy.delta"),
+    *("privacy.claimed.max", "privacy.claimed.mean"),
+    *("privacy.audit.epsilon", "privacy.audit.right", "privacy.audit.guessed", "privacy.audit.canaries"),
     *("startup_s", "round_s.median", "round_s.p95", "wall_s", "peer_memory_mb.median", "peer_memory_mb.max"),
 )
 """The numbers of summary.json that may be compared, by dotted key."""
@@ -93,9 +97,17 @@ def assigned(document: Document, at: int, to: Document, slots: Mapping[str, Any]
 
 def spelled(asked: Any, found: Any) -> Any:
     """The settings that were `asked` for as a resolved scenario has them; a first option given alone by its name."""
+    if isinstance(asked, list) and _plugins(found) and len(asked) == len(found):
+        return [spelled(one, resolved) for one, resolved in zip(asked, found, strict=True)]
     if not isinstance(found, dict):
         return found
     if isinstance(asked, dict):
         return {key: spelled(part, found[key]) if key in found else part for key, part in asked.items()}
     first = next(iter(found))
     return asked if asked is None or asked in list(found) else {first: found[first]}
+
+
+def _plugins(found: Any) -> bool:
+    """Whether it is a list of plug-ins, each resolved to its name and options."""
+    named = isinstance(found, list) and all(isinstance(each, dict) and len(each) == 1 for each in found)
+    return named and all(isinstance(options, dict) for each in found for options in each.values())

@@ -49,6 +49,10 @@ class InprocBus:
         self._loop.call_soon(self._say_beat)
         return await self._mailboxes[self._me].collect(kind, round, expect)
 
+    def take(self, kind: str) -> Mail:
+        """See Bus."""
+        return self._mailboxes[self._me].take(kind)
+
     async def close(self) -> None:
         """See Bus: for the others, the link is gone."""
         self._beats.cancel()

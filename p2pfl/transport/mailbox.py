@@ -5,6 +5,9 @@ when it is past that round already (links keep their order, so its mail can no l
 that round or an earlier one and has made no progress for longer than a bound learned from its own slowest round:
 one maximum per link. A neighbour that waits itself or measures, as its beats say, and one whose bytes are on their way
 is not to blame for that time. Progress is a message or a later round, and nothing else: words alone buy little.
+
+Mail of round 0 belongs to no round: whatever rounds sender and receiver work on, it is kept until it is taken. Of each
+neighbour and kind there is one message of it at most, so it is bounded without any clock.
 """
 
 from __future__ import annotations
@@ -15,12 +18,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from p2pfl.errors import LocalError, RemoteError
 from p2pfl.messages import Form, Mail, Message, PeerId
 from p2pfl.transport.forms import Anything, size_bytes
 from p2pfl.transport.frames import Beat
+from p2pfl.transport.link import Link
 
 BEAT_S = 1.0
 FLOOR_S = 3.0
@@ -36,39 +39,9 @@ STRIKES = 10
 AHEAD_MESSAGES = 4
 """How much early mail is kept of one neighbour, in messages of the largest form, and of each kind."""
 AHEAD_ROUNDS = 1024
+NO_ROUND = 0
 
 Forms = Callable[[int], Mapping[str, Form]]
-
-
-@dataclass
-class _Link:
-    """What is known of one neighbour. Times in seconds of the mailbox's clock."""
-
-    heard_s: float
-    progress_s: float
-    excused_s: float = 0.0
-    """Of the time since its last progress: what it is not to blame for."""
-    spent_s: float = 0.0
-    """Of its round, up to its last progress: what it is to blame for."""
-    slowest_s: float = math.nan
-    round: int = 0
-    learning: bool = True
-    spoke: bool = False
-    closed: bool = False
-    mail: dict[tuple[str, int], Message] = field(default_factory=dict)
-    seen: set[tuple[str, int]] = field(default_factory=set)
-
-    def blamed_s(self, now_s: float) -> float:
-        return now_s - self.progress_s - self.excused_s
-
-    def progress(self, now_s: float, round: int) -> None:
-        """It is in `round` now, or still. A round in which it spoke tells how slow it can be."""
-        self.spent_s += self.blamed_s(now_s)
-        if round > self.round:
-            if self.spoke and self.round > 0:
-                self.slowest_s = max(self.spent_s, 0.0 if math.isnan(self.slowest_s) else self.slowest_s)
-            self.round, self.spent_s, self.spoke = round, 0.0, False
-        self.heard_s, self.progress_s, self.excused_s = now_s, now_s, 0.0
 
 
 class Mailbox:
@@ -84,7 +57,7 @@ class Mailbox:
         self.faults: Counter[PeerId] = Counter()
         self.waiting = False
         self._forms, self._learned, self._clock = forms, learned, clock
-        self._links = {j: _Link(clock(), clock()) for j in neighbours}
+        self._links = {j: Link(clock(), clock()) for j in neighbours}
         self._round, self._since_s, self._own_s = 0, clock(), 0.0
         self._changed = asyncio.Event()
         self._failure: Exception | None = None
@@ -95,15 +68,15 @@ class Mailbox:
         return self._round
 
     def at(self, round: int) -> None:
-        """This peer works on `round` now: mail for earlier rounds is no longer kept."""
+        """This peer works on `round` now: mail for earlier rounds is no longer kept, but for that of none."""
         self._round = round
         for link in self._links.values():
-            link.mail = {key: m for key, m in link.mail.items() if key[1] >= round}
-            link.seen = {key for key in link.seen if key[1] >= round}
+            link.mail = {key: m for key, m in link.mail.items() if key[1] >= round or key[1] == NO_ROUND}
+            link.seen = {key for key in link.seen if key[1] >= round or key[1] == NO_ROUND}
 
     def wanted(self, sender: PeerId, kind: str, round: int) -> Form | None:
         """What such a message must look like; None where it is too late, too early or too much. Raises RemoteError."""
-        if not self._round <= round <= self._round + AHEAD_ROUNDS:
+        if round != NO_ROUND and not self._round <= round <= self._round + AHEAD_ROUNDS:
             return None
         forms, link = self._forms(round), self._links[sender]
         if kind not in forms:
@@ -115,7 +88,7 @@ class Mailbox:
         ]  # perhaps wider than this round's
         most = max([*early, *(size_bytes(form.tensors) for form in forms.values())])
         held = sum(early) + size_bytes(forms[kind].tensors)
-        if held > AHEAD_MESSAGES * most or len(link.mail) >= AHEAD_MESSAGES * len(forms):
+        if round != NO_ROUND and (held > AHEAD_MESSAGES * most or len(link.mail) >= AHEAD_MESSAGES * len(forms)):
             return None
         return forms[kind]
 
@@ -125,7 +98,7 @@ class Mailbox:
         if isinstance(said, Message):
             link.progress(now_s, max(link.round, said.round))
             link.spoke |= said.round == link.round
-            if said.round >= self._round:
+            if said.round >= self._round or said.round == NO_ROUND:
                 link.mail[said.kind, said.round] = said
                 link.seen.add((said.kind, said.round))
         else:
@@ -185,7 +158,16 @@ class Mailbox:
         mail = {j: self._links[j].mail.pop((kind, round), None) for j in sorted(expect)}
         return {j: message for j, message in mail.items() if message is not None}
 
-    def _patience_s(self, link: _Link, round: int) -> float:
+    def take(self, kind: str) -> Mail:
+        """What has come of `kind` that belongs to no round, at once; each neighbour may now post its next."""
+        if self._failure is not None:
+            raise LocalError(f"the bus broke: {self._failure}") from self._failure
+        for link in self._links.values():
+            link.seen.discard((kind, NO_ROUND))
+        mail = {j: self._links[j].mail.pop((kind, NO_ROUND), None) for j in sorted(self._links)}
+        return {j: message for j, message in mail.items() if message is not None}
+
+    def _patience_s(self, link: Link, round: int) -> float:
         """For how many seconds to wait for this neighbour yet; 0 or less when it is absent."""
         if link.closed or link.round > round:
             return 0.0

@@ -29,10 +29,8 @@ from p2pfl.transport.outbox import OUTBOX_BYTES, Outbox
 __all__ = ["Introduction", "ZeroMQBus", "introduce"]
 
 MOST_SOCKETS = 1 << 14  # three a neighbour; each that may be costs 12 bytes
-QUEUE_CHUNKS = 16
-DRAIN_CHUNKS = 64
-FLUSH_S = 5.0
-GRACE_S = 0.1
+QUEUE_CHUNKS, DRAIN_CHUNKS = 16, 64
+FLUSH_S, GRACE_S = 5.0, 0.1
 """What came before a link closed still counts: it may lie in a buffer yet."""
 WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | (DROP := zmq.EVENT_DISCONNECTED)
 
@@ -67,8 +65,7 @@ class ZeroMQBus:
         self._router.setsockopt(zmq.RCVHWM, QUEUE_CHUNKS)
         self._router.setsockopt(zmq.ZAP_DOMAIN, b"p2pfl")
         if self.curve:
-            self._router.curve_secretkey = self.curve[1]
-            self._router.curve_server = True
+            self._router.curve_secretkey, self._router.curve_server = self.curve[1], True
         else:
             self._router.plain_server = True
         try:
@@ -108,6 +105,11 @@ class ZeroMQBus:
         assert isinstance(self._mailbox, Mailbox), "nobody waits at a desk"
         return await self._mailbox.collect(kind, round, expect)
 
+    def take(self, kind: str) -> Mail:
+        """See Bus."""
+        assert isinstance(self._mailbox, Mailbox), "nobody waits at a desk"
+        return self._mailbox.take(kind)
+
     async def close(self, flush_s: float = FLUSH_S) -> None:
         """See Bus. Takes `flush_s` at most."""
         until_s = self.loop.time() + flush_s
@@ -141,8 +143,7 @@ class ZeroMQBus:
                     self.loop.call_soon(readable)
 
         self._sockets.append(socket)
-        descriptor = int(socket.getsockopt(zmq.FD))
-        self.loop.add_reader(descriptor, readable)
+        self.loop.add_reader(int(socket.getsockopt(zmq.FD)), readable)
         self.loop.call_soon(readable)
 
     def leave(self, socket: zmq.Socket[bytes], linger_s: float) -> None:
@@ -161,11 +162,10 @@ class ZeroMQBus:
                 line.outbox.post([(frame, None)])
 
     def _admit(self) -> bool:
-        try:
+        with suppress(zmq.Again):
             self._zap.send_multipart(self._door.answer(self._zap.recv_multipart(zmq.NOBLOCK)))
-        except zmq.Again:
-            return False
-        return True
+            return True
+        return False
 
     def _hear(self) -> bool:
         for _ in range(DRAIN_CHUNKS):

@@ -1,4 +1,4 @@
-"""How groups of runs learned: mean curves over rounds, bytes and time, with bands of their 95 % intervals.
+"""How groups of runs learned: mean curves over rounds and over what they cost, with bands of their 95 % intervals.
 
 Shapes: R rounds that all runs of a group evaluated, N runs.
 """
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,12 +19,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from p2pfl.metrics.intervals import mean_interval
 from p2pfl.report.comparison.groups import Group, axes, estimate
 from p2pfl.report.comparison.keys import brief, labelled
-from p2pfl.report.comparison.runs import TRACED
+from p2pfl.report.comparison.runs import COSTS, TRACED
 from p2pfl.report.comparison.tables import accuracy
 from p2pfl.report.curves import decades, thin
 from p2pfl.report.folder import Floats
 from p2pfl.report.svg import SHADES, Picture, canvas, inline
-from p2pfl.report.units import size_unit
+from p2pfl.report.units import size_unit, thousands
 
 HUES = {
     **{"hue0": "#0072b2", "hue1": "#d55e01", "hue2": "#009e73", "hue3": "#b8508a"},
@@ -35,6 +36,8 @@ DASHES = ("", "7 2", "2 1.5", "7 2 2 2", "4 2", "9 2 2 2 2 2", "1 2", "5 1.2")
 SHADES_AND_HUES = SHADES | HUES
 MOST_LINES = len(HUES)
 MOST_PANELS = 12
+MOST_POINTS = 200
+"""Of more rounds evenly chosen ones are drawn."""
 
 Line = tuple[int, Group]
 """A group, and the number of its colour."""
@@ -92,19 +95,18 @@ def _panels(groups: Sequence[Group], name: str) -> Drawn | None:
 
 
 def band(group: Group, name: str, over: str) -> Band | None:
-    """A group's mean over its runs, in the rounds that all of them evaluated; x is their mean too."""
+    """A group's mean over its runs, in rounds that all of them evaluated; x is their mean too."""
     traces = [case.traces[name] for case in group.counted if name in case.traces]
-    if not traces:
+    x_R = [x for trace in traces if (x := trace.along(over)) is not None]
+    if not traces or len(x_R) < len(traces):
         return None
-    rounds_R = traces[0].rounds_R
-    for trace in traces[1:]:
-        rounds_R = np.intersect1d(rounds_R, trace.rounds_R)
+    shared_R = reduce(np.intersect1d, (trace.rounds_R for trace in traces))
+    rounds_R, _ = thin(shared_R, shared_R, MOST_POINTS)
+    if not rounds_R.size:
+        return None
     at_NR = [np.searchsorted(trace.rounds_R, rounds_R) for trace in traces]
     figures_NR = np.array([trace.figures_R[at_R] for trace, at_R in zip(traces, at_NR, strict=True)])
-    sources = {"rounds": "rounds_R", "bytes": "bytes_R", "time": "time_R"}
-    x_NR = np.array([getattr(trace, sources[over])[at_R] for trace, at_R in zip(traces, at_NR, strict=True)])
-    if not rounds_R.size or np.isnan(x_NR).any():
-        return None
+    x_NR = np.array([x[at_R] for x, at_R in zip(x_R, at_NR, strict=True)])
     half_R = None
     if len(traces) > 1:
         intervals = [mean_interval(figures_N) for figures_N in figures_NR.T.tolist()]
@@ -113,8 +115,8 @@ def band(group: Group, name: str, over: str) -> Band | None:
 
 
 def pictures(shown: Drawn) -> list[Picture]:
-    """All that is traced, each over rounds, bytes and time, as far as they were recorded."""
-    found = [_picture(shown, name, over) for name in TRACED for over in ("rounds", "bytes", "time")]
+    """All that is traced, over rounds and over each cost, as far as they were recorded: a row for each of these."""
+    found = [_picture(shown, name, over) for over in ("rounds", *COSTS) for name in TRACED]
     return [picture for picture in found if picture is not None]
 
 
@@ -127,8 +129,7 @@ def _picture(shown: Drawn, name: str, over: str) -> Picture | None:
     furthest = max((float(found.x_R.max()) for found in everything), default=0.0)
     if furthest <= 0:
         return None
-    unit, each = size_unit(furthest) if over == "bytes" else ("", 1.0)
-    label = {"rounds": "round", "bytes": f"sent by all peers together ({unit})", "time": "seconds"}[over]
+    label, each = _axis(over, furthest)
     figure, every = _canvas(bands)
     for at, (panel, lines) in enumerate(bands.items()):
         for hue, found in lines:
@@ -141,6 +142,19 @@ def _picture(shown: Drawn, name: str, over: str) -> Picture | None:
     with any_letters():
         svg = inline(figure, f"{name}-{over}", title, SHADES_AND_HUES)
     return Picture(f"{name}-{over}", title, svg, wide=len(bands) > 1)
+
+
+def _axis(over: str, furthest: float) -> tuple[str, float]:
+    """What stands below an axis that reaches so far, and how many of its units it counts as one."""
+    unit, each = {"bytes": size_unit, "vectors": thousands}.get(over, lambda _: ("", 1.0))(furthest)
+    words = {
+        "rounds": "round",
+        "vectors": "parameter vectors sent by all peers together",
+        "bytes": "sent by all peers together",
+        "time": "seconds",
+        "epsilon": "epsilon, the largest of any peer",
+    }
+    return f"{words[over]} ({unit})" if unit else words[over], each
 
 
 def _canvas(bands: Mapping[str, object]) -> tuple[Figure, list[Axes]]:
@@ -157,7 +171,7 @@ def _canvas(bands: Mapping[str, object]) -> tuple[Figure, list[Axes]]:
 
 
 def _draw(axes: Axes, hue: int, found: Band, each: float, faint: float) -> None:
-    x, y = thin(found.x_R / each, found.mean_R, 200)
+    x, y = found.x_R / each, found.mean_R
     shade = HUES[f"hue{hue}"]
     if not x.any():  # it sends nothing: what it comes to, where it costs nothing
         axes.plot(x[-1:], y[-1:], "o", color=shade, markersize=6, clip_on=False, zorder=5)
@@ -166,8 +180,7 @@ def _draw(axes: Axes, hue: int, found: Band, each: float, faint: float) -> None:
     style = (0, dash) if dash else "-"
     axes.plot(x, y, color=shade, linewidth=1.8, linestyle=style, marker="o" if x.size == 1 else "", markersize=4)
     if found.half_R is not None:
-        _, half = thin(found.x_R, found.half_R, 200)
-        axes.fill_between(x, y - half, y + half, color=shade, alpha=faint, linewidth=0)
+        axes.fill_between(x, y - found.half_R, y + found.half_R, color=shade, alpha=faint, linewidth=0)
 
 
 def _finish(axes: Axes, name: str, everything: Sequence[Band], furthest: float) -> None:

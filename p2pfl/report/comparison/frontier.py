@@ -1,6 +1,6 @@
-"""What a group reached against what it sent: the Pareto frontier of accuracy and bytes.
+"""What a group reached against what it cost: the Pareto frontiers of accuracy and bytes, and of accuracy and epsilon.
 
-On the frontier is who reached more than everybody that sent as little or less.
+On the frontier is who reached more than everybody that paid as little or less.
 """
 
 from __future__ import annotations
@@ -15,13 +15,30 @@ from p2pfl.report.comparison.curves import HUES, MOST_LINES, SHADES_AND_HUES
 from p2pfl.report.comparison.groups import Group, estimate
 from p2pfl.report.comparison.tables import ACCURACIES, accuracy
 from p2pfl.report.svg import SHADES, Picture, canvas, inline
-from p2pfl.report.units import share, size
+from p2pfl.report.units import count, plain, share, size
 
-SENT = "bytes.sent"
 ALIKE = 1.01
-"""Groups whose bytes differ by less than such a factor send the same."""
+"""Groups whose costs differ by less than such a factor pay the same."""
 FEW_DECADES = 200
 """Within such a factor there are few powers of ten to label."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A figure of summary.json that is paid for accuracy; `engine` says that it hangs on what ran the peers."""
+
+    name: str
+    figure: str
+    title: str
+    label: str
+    told: Callable[[float], str]
+    engine: bool = False
+
+
+COSTS = (
+    Cost("frontier", "bytes.sent", "bytes sent", "sent by all peers together", size, engine=True),
+    Cost("privacy-frontier", "privacy.epsilon.max", "epsilon", "epsilon, the largest of any peer", plain),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,34 +47,40 @@ class Point:
 
     at: int
     group: Group
-    sent_bytes: float
+    cost: float
     accuracy: float
     half: float | None
 
 
-def points(groups: Sequence[Group]) -> list[Point]:
-    """The groups whose accuracy and bytes are known."""
+def points(groups: Sequence[Group], cost: Cost) -> list[Point]:
+    """The groups whose accuracy and cost are known."""
     judged, found = accuracy(groups), []
     for at, group in enumerate(groups):
-        reached, sent = group.seeds(judged), group.seeds(SENT)
-        if reached and sent:
-            found.append(Point(at, group, estimate([*sent.values()])[0], *estimate([*reached.values()])))
+        reached, paid = group.seeds(judged), group.seeds(cost.figure)
+        if reached and paid:
+            found.append(Point(at, group, estimate([*paid.values()])[0], *estimate([*reached.values()])))
     return found
 
 
 def frontier(known: Sequence[Point]) -> list[Point]:
-    """Those that nobody beats, from the fewest bytes on: each sent more than the one before it, and reached more."""
+    """Those that nobody beats, from the cheapest on: each paid more than the one before it, and reached more."""
     kept: list[Point] = []
-    for point in sorted(known, key=lambda point: (point.sent_bytes, -point.accuracy)):
+    for point in sorted(known, key=lambda point: (point.cost, -point.accuracy)):
         if not kept or point.accuracy > kept[-1].accuracy:
             kept.append(point)
     return kept
 
 
-def picture(groups: Sequence[Group]) -> Picture | None:
-    """A point a group, its interval as a bar, the frontier as a line; None where all send the same."""
-    known = points(groups)
-    paid = [point.sent_bytes for point in known if point.sent_bytes > 0]
+def pictures(groups: Sequence[Group], engines: bool) -> list[Picture]:
+    """A picture for each cost in which groups differ; where `engines` were mixed not of one that hangs on them."""
+    found = [picture(groups, cost) for cost in COSTS if not (engines and cost.engine)]
+    return [picture for picture in found if picture is not None]
+
+
+def picture(groups: Sequence[Group], cost: Cost) -> Picture | None:
+    """A point a group, its interval as a bar, the frontier as a line; None where all pay the same."""
+    known = points(groups, cost)
+    paid = [point.cost for point in known if point.cost > 0]
     if len(known) < 2 or not paid or (len(paid) == len(known) and max(paid) <= ALIKE * min(paid)):
         return None
     best, few = frontier(known), len(groups) <= MOST_LINES
@@ -65,20 +88,21 @@ def picture(groups: Sequence[Group]) -> Picture | None:
     edge = min(paid) / 1.6
     for point in known:
         shade = HUES[f"hue{point.at}"] if few else HUES["hue0" if point in best else "hue6"]
-        _draw(axes, point, max(point.sent_bytes, edge), shade)
+        _draw(axes, point, max(point.cost, edge), shade)
     axes.step(
-        [*(max(point.sent_bytes, edge) for point in best), 1.6 * max(paid)],
+        [*(max(point.cost, edge) for point in best), 1.6 * max(paid)],
         [*(point.accuracy for point in best), best[-1].accuracy],
         where="post", color=SHADES["muted"], linewidth=1.2, linestyle=(0, (4, 3)), zorder=1,
     )  # fmt: skip
     axes.set_xlim(edge, 1.6 * max(paid))
-    logarithmic(axes, size)
+    logarithmic(axes, cost.told)
     _reach(axes, known)
     judged = ACCURACIES[accuracy(groups)]
-    axes.set_xlabel("sent by all peers together, on a log scale")
-    title = f"Final {judged} against bytes sent"
+    axes.set_xlabel(f"{cost.label}, on a log scale")
+    title = f"Final {judged} against {cost.title}"
     keys = tuple((str(point.at), point.group.label) for point in known) if few else ()
-    return Picture("frontier", title, inline(figure, "frontier", title, SHADES_AND_HUES), keys, _said(known, best))
+    svg = inline(figure, cost.name, title, SHADES_AND_HUES)
+    return Picture(cost.name, title, svg, keys, _said(groups, known, best, cost))
 
 
 def _draw(axes: Axes, point: Point, x: float, shade: str) -> None:
@@ -98,11 +122,13 @@ def _reach(axes: Axes, known: Sequence[Point]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
 
 
-def _said(known: Sequence[Point], best: Sequence[Point]) -> str:
-    told = "; ".join(f"{point.group.label} ({share(point.accuracy, 2)}, {size(point.sent_bytes)})" for point in best)
-    text = f"The dashed line is the frontier: nobody reached more for as little. On it, the cheapest first: {told}."
-    nothing = any(point.sent_bytes == 0 for point in known)
-    return f"{text} Who sends nothing stands at the left edge." if nothing else text
+def _said(groups: Sequence[Group], known: Sequence[Point], best: Sequence[Point], cost: Cost) -> str:
+    listed = (f"{point.group.label} ({share(point.accuracy, 2)}, {cost.told(point.cost)})" for point in best)
+    text = "The dashed line is the frontier: nobody reached more for as little. On it, the cheapest first: "
+    text += f"{'; '.join(listed)}."
+    text += " Who pays nothing stands at the left edge." if any(point.cost == 0 for point in known) else ""
+    unknown = sum(bool(group.counted) for group in groups) - len(known)
+    return f"{text} {unknown} of {count(len(groups), 'group')} without such a figure." if unknown else text
 
 
 def logarithmic(axes: Axes, told: Callable[[float], str]) -> None:

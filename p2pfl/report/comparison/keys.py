@@ -1,6 +1,7 @@
 """Scenarios as flat settings: `training.lr`, and for a plug-in its name and its options, `sketch.countsketch.ratio`.
 
-The dotted keys are those of `--set`. Values are words, numbers, true, false or nothing; a list is its JSON text.
+The dotted keys are those of `--set`. Values are words, numbers, true, false or nothing; a list is its JSON text, but
+one of plug-ins (`defences`) is their names, `none` where it is empty, beside the options of each as of any plug-in.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from typing import Any
 from p2pfl import plugins, scenario, yaml_marks
 from p2pfl.errors import ScenarioError
 from p2pfl.plugins import Slot
+from p2pfl.scenario.keys import Several
 
 Settings = Mapping[str, Any]
 
 MISSING = "–"
 """How a key is written that a scenario does not have."""
+NONE, AND = "none", " + "
+"""What a list of plug-ins is called that holds none, and what stands between several."""
 LONGEST = 60
 
 
@@ -64,14 +68,21 @@ def cell(settings: Settings, column: str, telling: Iterable[str], hidden: Iterab
     """
     if column not in slots() or column not in settings:
         return brief(written(settings, column))
-    name = str(settings[column])
+    if settings[column] == NONE:
+        return f"no {plugins.singular(slots()[column].room)}"
+    told = (_named(settings, column, name, telling, hidden) for name in str(settings[column]).split(AND))
+    return brief(AND.join(told))
+
+
+def _named(settings: Settings, column: str, name: str, telling: Iterable[str], hidden: Iterable[str]) -> str:
+    """One plug-in of a column, with its options."""
     above = f"{column}.{name}."
     defaults = _defaults(slots()[column].room, name)
     options = {key.removeprefix(above): key for key in settings if key.startswith(above)}
     seen = {option: key for option, key in options.items() if key not in hidden}
     shown = [option for option, key in seen.items() if key in telling or _unusual(settings, key, option, defaults)]
-    told = [f"{option}={written(settings, options[option])}" for option in shown]
-    return brief(f"{name}({', '.join(told)})" if told else name)
+    said = [f"{option}={written(settings, options[option])}" for option in shown]
+    return f"{name}({', '.join(said)})" if said else name
 
 
 def written(settings: Settings, key: str) -> str:
@@ -94,6 +105,8 @@ def named(value: object) -> str:
         name, options = next(iter(value.items()))
         told = options.items() if isinstance(options, Mapping) else ()
         return brief(f"{name}({', '.join(f'{key}={named(option)}' for key, option in told) or options})")
+    if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+        return brief(AND.join(map(named, value)))
     return brief(written({"": value}, ""))
 
 
@@ -103,14 +116,14 @@ def labelled(column: str, text: str) -> str:
 
 
 @cache
-def slots() -> Mapping[str, Slot]:
-    """The keys of a scenario that hold plug-ins, dotted where they lie deeper."""
+def slots() -> Mapping[str, Slot | Several]:
+    """The keys of a scenario that hold a plug-in or a list of them, dotted where they lie deeper."""
     return dict(_slots(scenario.Scenario, ""))
 
 
-def _slots(cls: type[Any], above: str) -> Iterator[tuple[str, Slot]]:
+def _slots(cls: type[Any], above: str) -> Iterator[tuple[str, Slot | Several]]:
     for key, hint in typing.get_type_hints(cls, include_extras=True).items():
-        marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Slot)]
+        marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Slot | Several)]
         if marks:
             yield above + key, marks[0]
         elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
@@ -120,16 +133,22 @@ def _slots(cls: type[Any], above: str) -> Iterator[tuple[str, Slot]]:
 def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     key = ".".join(path)
     if key in slots():
-        named = isinstance(value, Mapping) and len(value) == 1
-        name, options = next(iter(value.items())) if named else (value, {})
-        yield key, name if isinstance(name, str) else json.dumps(name, ensure_ascii=False)
-        if options not in ({}, None):
-            yield from _leaves(options, (*path, str(name)))
+        choices = [_choice(each) for each in (value if isinstance(value, list) else [value])]
+        yield key, AND.join(name for name, _ in choices) or NONE
+        for name, options in choices:
+            if options not in ({}, None):
+                yield from _leaves(options, (*path, name))
     elif isinstance(value, Mapping) and (value or not path):
         for part, inner in value.items():
             yield from _leaves(inner, (*path, part))
     else:
         yield key, json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+def _choice(value: Any) -> tuple[str, Any]:
+    """The name of a plug-in as a scenario has it, and its options."""
+    name, options = next(iter(value.items())) if isinstance(value, Mapping) and len(value) == 1 else (value, {})
+    return name if isinstance(name, str) else json.dumps(name, ensure_ascii=False), options
 
 
 @cache

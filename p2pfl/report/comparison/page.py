@@ -77,7 +77,7 @@ def render(cases: Sequence[Case], left_out: Sequence[LeftOut], out: Path, title:
     with style():
         pictures = [*curves.pictures(shown), *roc.pictures(shown)]
         every_seed = dots.picture(groups)
-        paid = None if engines else frontier.picture(groups)
+        paid = frontier.pictures(groups, bool(engines))
         drawn = published_plot.pictures(published.claims(index), groups)
     return _template().render(
         title=title or "Comparison",
@@ -89,7 +89,7 @@ def render(cases: Sequence[Case], left_out: Sequence[LeftOut], out: Path, title:
         rows=tables.rows(groups, bool(engines)),
         hues=len(groups) <= curves.MOST_LINES,
         dots=every_seed,
-        frontier=paid,
+        frontiers=paid,
         published=published.table(index, groups),
         published_plots=drawn,
         pictures=pictures,

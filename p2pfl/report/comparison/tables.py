@@ -12,6 +12,8 @@ from p2pfl.report.comparison.keys import labelled, named
 from p2pfl.report.units import count, humane, number, plain, share
 
 ACCURACIES = {"accuracy.mean": "test accuracy", "validation_accuracy.mean": "validation accuracy"}
+AWAITED = ("to_target", "to_loss")
+"""How figures end that a run has only if it came to what was waited for."""
 WIDEST = 12
 """So many columns a table of settings against settings may have."""
 VERDICTS = {1: "better", -1: "worse", 0: "no difference shown"}
@@ -19,12 +21,16 @@ VERDICTS = {1: "better", -1: "worse", 0: "no difference shown"}
 
 @dataclass(frozen=True)
 class Measure:
-    """A column of figures, as they are called in summary.json; `engine` says that it hangs on what ran the peers."""
+    """A column of figures, as they are called in summary.json; `engine` says that it hangs on what ran the peers.
+
+    What was `asked` for, as a budget, makes no group the best.
+    """
 
     figure: str
     title: str
     larger: bool = False
     engine: bool = False
+    asked: bool = False
 
 
 MEASURES = (
@@ -33,6 +39,10 @@ MEASURES = (
     Measure("auc.mean", "AUC", larger=True),
     Measure("loss.mean", "training loss"),
     Measure("rounds_to_target", "rounds to target"),
+    Measure("rounds_to_loss", "rounds to loss"),
+    Measure("vectors_to_loss", "vectors to loss"),
+    Measure("privacy.epsilon.max", "epsilon", asked=True),
+    Measure("privacy.to_target", "epsilon at target"),
     Measure("bytes.sent", "sent", engine=True),
     Measure("bytes.to_target", "sent to target", engine=True),
     Measure("round_s.median", "a round", engine=True),
@@ -87,7 +97,7 @@ def rows(groups: Sequence[Group], engines: bool) -> list[Row]:
     winners = {
         measure.figure: best(groups, measure.figure, measure.larger)
         for measure in shown
-        if not (engines and measure.engine)
+        if not measure.asked and not (engines and measure.engine)
     }
     return [
         Row(
@@ -108,7 +118,7 @@ def _seeds(group: Group) -> Cell:
 def averaged(group: Group, figure: str) -> list[float]:
     """A figure by seed, of which a mean may be taken: nothing where not every seed reached its target."""
     seeds = group.seeds(figure)
-    return [] if figure.endswith("to_target") and len(seeds) < group.repetitions else [*seeds.values()]
+    return [] if figure.endswith(AWAITED) and len(seeds) < group.repetitions else [*seeds.values()]
 
 
 def figure_of(group: Group, figure: str, wins: bool = False) -> Cell:

@@ -1,4 +1,8 @@
-"""All peers in one thread, without a bus: the same generators, the same figures, no processes, and a virtual clock."""
+"""All peers in one thread, without a bus: the same generators, the same figures, no processes, and a virtual clock.
+
+Where peers rest, and take what mail has come since, it is a discrete-event simulation: whoever rests or asks goes on
+only when nobody else can still do anything earlier. So who knows what when is a matter of their clocks alone.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,11 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from heapq import heappop, heappush
 from typing import ClassVar
 
-from p2pfl.messages import Exchange, Mail, Message, PeerId, Report
-from p2pfl.runtime.life import Gate, Keep, Killed, Life, Now, life
+from p2pfl.messages import Collect, Exchange, Mail, Message, Pause, PeerId, Report
+from p2pfl.runtime.life import Asked, Gate, Keep, Killed, Life, Now, life
 from p2pfl.runtime.pace import EXAMPLES_A_SECOND, paced
 from p2pfl.runtime.plan import Plan, Watcher
 
@@ -51,6 +56,8 @@ class _Stage:
     lives: dict[PeerId, Life] = field(default_factory=dict)
     ready: deque[tuple[PeerId, Answer]] = field(default_factory=deque)
     waiting: dict[PeerId, Exchange] = field(default_factory=dict)
+    due: list[tuple[float, PeerId, Pause | Collect]] = field(default_factory=list)
+    """A heap of who goes on at which time of its own clock, resting or asking until then."""
     gated: list[PeerId] = field(default_factory=list)
     rounds: Counter[PeerId] = field(default_factory=Counter)
     clock_s: defaultdict[PeerId, float] = field(default_factory=lambda: defaultdict(float))
@@ -79,17 +86,28 @@ class _Stage:
         """One peer goes on until it waits; false when all are through."""
         if not self.ready:
             self.wake(list(self.waiting))
+        if not self.ready and self.due:
+            self.ready.append(self.fall_due())
         if not self.ready:  # who waits for each other gives up on each other, as in real time
             self.wake(list(self.waiting), at_last=True)
         if self.ready:
             self.go_on(*self.ready.popleft())
-        return bool(self.ready or self.waiting)
+        return bool(self.ready or self.waiting or self.due)
+
+    def fall_due(self) -> tuple[PeerId, Mail]:
+        """Who of those that rest or ask is the first to go on, and what had been posted to it by then."""
+        now_s, i, step = heappop(self.due)
+        if isinstance(step, Pause):
+            return i, {}
+        lies = self.mail[i][step.kind, 0]
+        come = sorted(j for j, (_, sent_s) in lies.items() if sent_s <= now_s)
+        return i, {j: lies.pop(j)[0] for j in come}
 
     def go_on(self, i: PeerId, answer: Answer) -> None:
         """Peer `i` computes until it waits for mail or a new round begins, is killed, crashes or is through."""
         try:
             step = next(self.lives[i]) if answer is None else self.lives[i].send(answer)
-            while not (isinstance(step, Killed | Gate) or (isinstance(step, Exchange) and step.expect)):
+            while not (isinstance(step, Asked) and (not isinstance(step, Exchange) or step.expect)):
                 self.handle(i, step)
                 if isinstance(step, Now) and step.learning:
                     self.ready.append((i, {}))  # others, and Ctrl-C, have their turn
@@ -108,15 +126,19 @@ class _Stage:
         del self.lives[i]
         self.watch(i, end)
 
-    def wait(self, i: PeerId, step: Exchange | Gate) -> None:
+    def wait(self, i: PeerId, step: Exchange | Pause | Collect | Gate) -> None:
         """Peer `i` can go on only with an answer."""
-        if isinstance(step, Gate):
-            self.gated.append(i)
-            self.watch(i, Message("gate", step.round))
-            return
-        self.handle(i, step)
-        self.waiting[i] = step
-        self.wake([i])
+        match step:
+            case Gate():
+                self.gated.append(i)
+                self.watch(i, Message("gate", step.round))
+            case Exchange():
+                self.handle(i, step)
+                self.waiting[i] = step
+                self.wake([i])
+            case _:
+                self.clock_s[i] += step.seconds if isinstance(step, Pause) else 0.0
+                heappush(self.due, (self.clock_s[i], i, step))
 
     def tell(self, verdict: Message) -> None:
         """Whoever waits at the gate may go on, or is through."""
@@ -129,14 +151,16 @@ class _Stage:
             case Exchange():
                 for to, message in step.post.items():
                     if to in self.lives:
-                        self.mail[to][message.kind, message.round][i] = message, self.clock_s[i]
+                        came = self.mail[to][message.kind, message.round]
+                        if message.round or i not in came:  # of no round: one, until it is taken
+                            came[i] = message, self.clock_s[i]
                     self.sent[i][to] += sum(t.nbytes for t in message.tensors.values())
                 self.wake(step.post)
             case Now():
                 if step == Now(1):
                     self.watch(i, Message("began", 1, figures={"at_s": time.time()}))
                 self.rounds[i] = step.round
-                for late in [key for key in self.mail[i] if key[1] < step.round]:
+                for late in [key for key in self.mail[i] if 0 < key[1] < step.round]:
                     del self.mail[i][late]
             case Keep():
                 self.plan.keep(i, step)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from p2pfl.errors import ScenarioError
 from p2pfl.runtime.launch import Record
+from p2pfl.runtime.survey import insist
 from p2pfl.runtime.sweeps.case import Page, server
 from p2pfl.runtime.sweeps.crew import Bell, Crew, Job, News, bell
 from p2pfl.runtime.sweeps.ledger import DONE, FAILED, Ledger, Standing
@@ -149,7 +150,7 @@ def _surveyed(case: Case, candidate: Candidate, last: World | None) -> World:
     if last is not None and last.settings.data == data:
         world.data = last.data
     try:
-        world.survey()
+        insist(world)
     except ScenarioError as error:
         told = of_run(error, case.number, case.label, trial=case is candidate.trial)
         raise candidate.document.locate(told) from None

@@ -1,0 +1,1 @@
+"""What a peer does to what leaves it: one defence a file."""
