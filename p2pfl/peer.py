@@ -133,6 +133,10 @@ class Peer:
         """
         return self.task.told(loss, x_D, r * self.local_steps - 1)
 
+    def l2(self, x_D: Tensor) -> float:
+        """The L2 term that weight decay adds to a loss at `x_D`; 0 without weight decay."""
+        return self.training.weight_decay / 2 * float(x_D @ x_D) if self.training.weight_decay else 0.0
+
     def key(self, j: PeerId, r: int, *whose: PeerId) -> bytes:
         """The key of the link to `j` in round `r`, the same at both ends; empty where sketches have none.
 

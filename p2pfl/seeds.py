@@ -44,10 +44,10 @@ class Seeds:
         return Generator(device).manual_seed(seed)
 
     def noise(self, *names: str | int, device: Device = "cpu") -> Generator:
-        """A torch generator whose numbers must not be guessed, nor be drawn by any other stream.
+        """A torch generator whose seed must not be found by trial, and whose numbers no other stream draws.
 
-        On the CPU torch seeds by no more than 32 bits, which can be tried out: so the whole state of its Mersenne
-        twister is filled. GPUs take 63 bits.
+        On the CPU torch seeds by no more than 32 bits: so the whole state of its Mersenne twister is filled, which is
+        no cipher all the same. GPUs take 63 bits.
         """
         generator = self.torch(*names, device=device)
         if generator.device.type == "cpu":

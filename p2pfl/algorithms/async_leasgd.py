@@ -9,7 +9,8 @@ its end leaves the mean of all where it was, if both train at one rate. An answe
 both have left since: nothing caps how late. One answer is followed a waking; who has more of them asks nobody anew. A
 link whose answer never comes stays busy, and nobody waits for it.
 
-Nobody can gather all losses at one moment: they travel with the mail, see `_hearsay`. Who lies in it may lead.
+Nobody can gather all losses at one moment: they travel with the mail, see `_hearsay`. Who lies in it may lead, and may
+keep the losses of others from being heard by stamps far ahead.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ class AsyncLEASGD:
         x_D = local.x_D + last.x_D + moves(me, self.rho, pulls, post) + moves(me, self.rho, followed, state.asked)
         me.insist_finite(x_D, r)
         loss = me.mean_loss(local, last)
-        if (r - 1) % self.k == 0 and math.isfinite(told := me.told(loss, x_D, r)):
-            hearsay = hearsay.told(own, told + me.training.weight_decay / 2 * float(x_D @ x_D), r)
+        if (r - 1) % self.k == 0 and math.isfinite(told := me.told(loss, x_D, r) + me.l2(x_D)):
+            hearsay = hearsay.told(own, told, r)
         asked = {j: message for j, message in state.asked.items() if j not in followed}
         leader, partner = self.choose(me, hearsay, me.neighbours if left else asked, draw)
         if partner is not None:

@@ -127,7 +127,7 @@ class LEASGD:
         if r == 1:
             return 0.0
         # "we add the L2-normalization on the training loss": it hangs on nothing but what is sent anyway
-        return me.told(state.loss, state.x_D, r - 1) + me.training.weight_decay / 2 * float(state.x_D @ state.x_D)
+        return me.told(state.loss, state.x_D, r - 1) + me.l2(state.x_D)
 
     def _recategorises(self, r: int) -> bool:
         return (r - 1) % self.k == 0

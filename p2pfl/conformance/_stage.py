@@ -156,6 +156,7 @@ def played(
     killed: Sequence[PeerId] = (),
     rounds: int = 3,
     still: bool = False,
+    defences: Sequence[Choice] = (),
 ) -> Ledger:
     """A run of four peers on the algorithm's own topology; `killed` die in round 2.
 
@@ -165,6 +166,7 @@ def played(
     ledger = Ledger(lossy)
     churn = [{"round": 2, "kill": list(killed)}] if killed else []
     settings = _settings(Watched(algorithm, ledger), sketch, rounds, churn)
+    settings = dataclasses.replace(settings, defences=tuple(defences))
     if still:
         settings = dataclasses.replace(settings, init="own", training=dataclasses.replace(settings.training, lr=1e-9))
     ledger.plan = plan = Plan(settings, Seeds.of(5).root, bytes(8))

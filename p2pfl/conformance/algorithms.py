@@ -25,6 +25,7 @@ from p2pfl.runtime.life import asynchronous
 SKETCHES = ("dense", "countsketch")
 LEARNERS = (1, 2, 5)
 ROUNDS, STILL_ROUNDS = 3, 12
+SLOT_OF_DEFENCES = plugins.Slot("defences", "defences")
 NARROW = {"countsketch": {"ratio": 0.125}}
 
 
@@ -89,6 +90,23 @@ def bears_mail_that_is_lost_and_peers_that_die(plugin: Any) -> None:
         for lossy, killed in ((True, ()), (False, (1,)), (True, (0, 2))):
             there = [peer for peer in killed if peer in plugin.roles(4)]
             _attempt(partial(played, plugin, sketch, lossy=lossy, killed=there))
+
+
+def tells_no_loss_but_through_the_defence(plugin: Any) -> None:
+    """What hangs on a peer's examples leaves it as parameters, or as what `me.told` makes of a loss."""
+    ledger = played(plugin, rounds=4, defences=(SLOT_OF_DEFENCES.choose({"dp": {"noise": 1.0, "delta": 1e-3}}),))
+    losses = {peer: set[float]() for peer, _, _ in ledger.rows}
+    for peer, _, row in ledger.rows:
+        if isinstance(row.get("loss"), float):
+            losses[peer].add(row["loss"])
+    for post in ledger.posts:
+        numbers = [t.double().flatten() for name, t in post.tensors.items() if name != "params"]
+        said = {float(x) for tensor in numbers for x in tensor} | set(post.message.figures.values())
+        leaked = {loss for loss in losses[post.by] for x in said if isinstance(x, float) and abs(x - loss) < 1e-6}
+        about = f"a {post.message.kind!r} message of peer {post.by}"
+        assert not leaked, (
+            f"{about} holds its training loss {min(leaked):.4g} as it is: send what 'me.told' makes of it"
+        )
 
 
 def never_drives_peers_apart(plugin: Any) -> None:

@@ -3,7 +3,8 @@
 Source: Steinke, Nasr & Jagielski 2023, "Privacy Auditing with One (1) Training Run", algorithm 1, with the canaries of
 its white-box audit: one whose gradient is all in one coordinate, as large as the clipping lets it be. A fair coin says
 whether a canary is among the peer's examples; it is sampled like them. The auditor sees the noised sum of each step,
-which is more than any neighbour sees, adds up each canary's coordinate and guesses: the highest sums are in.
+which is more than any neighbour sees, adds up each canary's coordinate and guesses: the highest sums are in. So it
+tests the noise and the account of it, not the clipping and sampling of real examples, nor the losses that are told.
 Shapes: M canaries, S numbers of the vector that steps are taken in.
 """
 
@@ -32,7 +33,8 @@ class Canaries:
     radius: float
     seeds: Seeds
     scores_M: Tensor = field(default_factory=lambda: torch.zeros(0))
-    places_M: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    places: dict[int, Tensor] = field(default_factory=dict)
+    """Where they are in a vector of so many numbers."""
 
     @property
     def inside(self) -> Tensor:
@@ -41,20 +43,25 @@ class Canaries:
 
     def join(self, g_S: Tensor, at: int) -> None:
         """Add what those do that are in, and sampled in step `at`, to a sum of gradients, in place."""
-        if not self.count:
-            return
-        if not len(self.places_M):
-            order_S = torch.randperm(len(g_S), generator=self.seeds.torch("places"))
-            self.places_M = order_S[: self.count].to(g_S.device)
-            self.count = len(self.places_M)  # no two share a coordinate
-            self.scores_M = g_S.new_zeros(self.count)
-        taken_M = self.inside & (torch.rand(self.count, generator=self.seeds.noise("sample", at)) < self.rate)
-        g_S[self.places_M[taken_M.to(g_S.device)]] += self.radius
+        if self.count:
+            places = self._places(g_S)
+            taken_M = self.inside & (torch.rand(self.count, generator=self.seeds.noise("sample", at)) < self.rate)
+            g_S[places[taken_M[: len(places)].to(g_S.device)]] += self.radius
 
     def look(self, g_S: Tensor) -> None:
         """See the noised sum of a step."""
         if self.count:
-            self.scores_M += g_S[self.places_M]
+            places = self._places(g_S)
+            if not len(self.scores_M):
+                self.scores_M = g_S.new_zeros(self.count)
+            self.scores_M[: len(places)] += g_S[places]
+
+    def _places(self, g_S: Tensor) -> Tensor:
+        """The coordinate of each, no two the same; where there are too few, the last of them have none."""
+        if len(g_S) not in self.places:
+            order_S = torch.randperm(len(g_S), generator=self.seeds.torch("places", len(g_S)))
+            self.places[len(g_S)] = order_S[: self.count].to(g_S.device)
+        return self.places[len(g_S)]
 
     def figures(self) -> Mapping[str, Figure]:
         """How many there are, of how many it was guessed whether they are in, and how often rightly; {} without any."""

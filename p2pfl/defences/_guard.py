@@ -3,8 +3,9 @@
 Source: Abadi et al. 2016, "Deep Learning with Differential Privacy", Algorithm 1, with Poisson samples and division
 by the expected batch; the accountant composes the steps with the losses that are told.
 Noise is a function of the peer's own seeds and of the step: of the operating system's randomness where the scenario
-has no seed, else to be drawn again by whoever knows it. It is made of floating-point numbers, which ideal Gaussian
-noise is not (Mironov 2012, "On Significance of the Least Significant Bits for Differential Privacy").
+has no seed, else to be drawn again by whoever knows it. Its generator is seeded like a cipher and is none, and it is
+made of floating-point numbers, which ideal Gaussian noise is not (Mironov 2012, "On Significance of the Least
+Significant Bits for Differential Privacy").
 Shapes: S numbers of the vector that steps are taken in, B examples of a sample, N examples held.
 """
 
@@ -122,7 +123,7 @@ class GaussianGuard:
         if rate == 1:
             return torch.arange(self.stake.examples)
         draw = self.stake.seeds.noise("told sample" if telling else "sample", at)
-        return torch.nonzero(torch.rand(self.stake.examples, generator=draw) < rate).flatten()
+        return torch.nonzero(torch.rand(self.stake.examples, generator=draw, dtype=torch.float64) < rate).flatten()
 
     def gradient(self, g_S: Tensor, at: int) -> Tensor:
         """See Guard: with the canaries' part and noise, over what the batch is expected to be."""

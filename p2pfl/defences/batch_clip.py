@@ -34,7 +34,7 @@ class BatchClip:
     peer, at `delta`. Losses that are told to others are cut down to `loss_clip`, and get `loss_noise` times that.
     """
 
-    noise: Positive
+    noise: Annotated[float, pydantic.Field(ge=0.02)]
     clip: Positive = 1.0
     epsilon: Positive | None = None
     delta: Annotated[float, pydantic.Field(gt=0, lt=1)] = 1e-5

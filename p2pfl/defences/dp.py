@@ -6,7 +6,8 @@ is added or removed), over the expected batch of Poisson samples. In LEASGD and 
 
 It covers all that a peer ever sends, its models of every round and the losses it tells, against everybody together.
 It does not cover: that the peer takes part, how many examples it has, constants of normalisation, choices made on a
-validation split, the record of the run, and the floating-point numbers that the noise is made of.
+validation split, the record of the run, when messages come (a larger sample takes longer), and what the noise is made
+of: floating-point numbers of a generator that is seeded like a cipher and is none.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class DP:
 
     epsilon: Positive | None = None
     clip: Positive = 1.0
-    noise: Positive | None = None
+    noise: Annotated[float, pydantic.Field(ge=0.01)] | None = None
     delta: Annotated[float, pydantic.Field(gt=0, lt=1)] = 1e-5
     accountant: Literal["prv", "rdp"] = "prv"
     loss_clip: Positive = 4.0

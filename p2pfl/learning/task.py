@@ -151,8 +151,10 @@ class SGDTask:
         if not self.guard.allows(telling=True):
             return math.nan
         inputs, labels = self._examples(at, telling=True)
-        self._stand_at(x_D)
-        losses_B = nn.functional.cross_entropy(self.module(inputs), labels, reduction="none")
+        losses_B = x_D.new_zeros(0)
+        if len(labels):  # not every module bears a batch without examples
+            self._stand_at(x_D)
+            losses_B = nn.functional.cross_entropy(self.module(inputs), labels, reduction="none")
         return self.guard.telling(losses_B, at)
 
     def spent(self) -> Mapping[str, Figure]:
@@ -192,9 +194,12 @@ class SGDTask:
         if self.guard is not None and self.guard.clip is not None:
             losses_B, gradients = clipped_sum(self.module, self._parameters, inputs, labels, self.guard.clip, folded)
             loss = losses_B.mean()
-        else:
+        elif len(labels):
             loss = nn.functional.cross_entropy(self.module(inputs), labels)
             gradients = torch.autograd.grad(loss, self._parameters)
+            gradients = gradients if folded is None else folded(gradients)
+        else:
+            loss, gradients = torch.tensor(math.nan), [torch.zeros_like(part) for part in self._parameters]
             gradients = gradients if folded is None else folded(gradients)
         if self.guard is not None:
             g = self.guard.gradient(flat(gradients), at)

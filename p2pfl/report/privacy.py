@@ -28,7 +28,8 @@ NOT_COVERED = (
     "The constants that data are standardised by, and the partition: both were made from all data at once.",
     "Choices made on the validation split, such as learning rates, clips, and when to stop.",
     "This run's folder: its losses and accuracies are the experimenter's own, measured on the data, without noise.",
-    "Floating-point effects: noise is drawn as numbers of the machine, and not as exact Gaussians.",
+    "When messages come: a step on more examples takes longer.",
+    "What the noise is made of: floating-point numbers, of a generator that is seeded like a cipher and is none.",
 )
 REPLAYABLE = "Replayable, not for release: the noise of a run with a seed can be drawn again by whoever knows the seed."
 

@@ -23,7 +23,7 @@ def privacy(settings: Scenario, rows: Sequence[Row], reached: int | None) -> Pri
 
     `rows` are in the order of rounds. `reached` is the round in which the target was: `to_target` is the largest
     epsilon by its end. `claimed` is epsilon by a paper's reckoning, where a defence knows one that does not hold.
-    Peers that died count too: what they sent is sent.
+    Peers that died count too, as of their last row: what they sent is sent.
     """
     spent = _last(rows, "epsilon")
     if not spent:

@@ -6,6 +6,7 @@ from p2pfl import own_code, scenario
 from p2pfl.errors import ScenarioError
 from p2pfl.learning.clipped import mixes_examples
 from p2pfl.runtime.world import World
+from p2pfl.scenario import Start
 from p2pfl.seeds import Seeds
 
 
@@ -61,8 +62,13 @@ def _refuse_blind_stops(world: World) -> None:
 def _defend(world: World) -> None:
     """Make every peer's guard once: what cannot be protected as asked for shows now."""
     defence, model = world.settings.defences[0], world.settings.model
+    if isinstance(world.settings.init, Start):
+        problem = f"what the former run gave away of the examples is not counted under {defence.name}"
+        raise ScenarioError(problem, "begin anew, or without a defence", ("init",))
     module = model.value.build(world.data.shape, world.data.classes)
-    if mixes_examples(module, world.data.shape, world.data.classes):
+    with own_code.blaming():
+        mixes = mixes_examples(module, world.data.shape, world.data.classes)
+    if mixes:
         problem = f"what {model.name} computes of an example hangs on the others of its batch, as under batch norm"
         remedy = f"{defence.name} needs each by itself, take a model with group norm or none"
         raise ScenarioError(problem, remedy, ("model", model.name))
