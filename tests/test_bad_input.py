@@ -138,7 +138,15 @@ IN_THE_FILE: dict[str, tuple[str, tuple[str, ...]]] = {
         ("unknown key 'kk' (bad.yaml:4)", "did you mean 'k'?"),
     ),
     "attacks": ("attacks: [{peers: [3]}]", ("attacks is not built yet (bad.yaml:2)", "remove the key")),
-    "defences": ("defences: [{dp: {epsilon: 4}}]", ("defences is not built yet (bad.yaml:2)", "remove the key")),
+    "two defences": (
+        "defences: [{dp: 4.0}, {dp: 2.0}]",
+        ("defences holds more than one (bad.yaml:2)", "not built yet"),
+    ),
+    "unknown defence": ("defences:\n- dq: {epsilon: 4}", ("no defence 'dq' (bad.yaml:3)", "did you mean 'dp'?")),
+    "option of a defence": (
+        "defences:\n- dp:\n    epsilon: 4\n    clap: 2",
+        ("unknown key 'clap' (bad.yaml:5)", "did you mean 'clip'?"),
+    ),
     "mail": ("save: {mail: [1]}", ("save.mail is not built yet (bad.yaml:2)", "remove the key")),
     "no reason to stop": ("stop:\n- {}", ("give exactly one of target, seconds", "(bad.yaml:3)")),
     "two reasons in one": ("stop: [{target: true, bytes: 3}]", ("give exactly one of", "(bad.yaml:2)", "one entry")),

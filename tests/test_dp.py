@@ -130,7 +130,7 @@ def test_a_step_in_a_sketched_space_clips_and_adds_noise_there() -> None:
 
 @pytest.mark.parametrize("defence", [{"dp": {"noise": 1.0}}, {"batch_clip": {"noise": 1.0}}])
 def test_a_module_that_bears_no_empty_batch_is_never_given_one(defence: dict[str, Any], tmp_path: Path) -> None:
-    """As `gradient_mlp` was, or whoever flattens by `view(len(x), -1)`: at one example a step many a sample is empty."""
+    """As whoever flattens by `view(len(x), -1)`: at one example a step many a sample is empty."""
     rare = {"training": {"batch": 1, "lr": 0.1, "local_steps": 1}, "algorithm": {"leasgd": {"k": 1, "rho": 2.0}}}
     record = run(tmp_path / "run", **rare, model="gradient_mlp", rounds=12, defences=[defence])
     assert record.crashed == ()

@@ -116,5 +116,6 @@ def test_rooms_have_a_singular() -> None:
         "algorithm",
         "sketch",
         "aggregator",
+        "defence",
         "engine",
     ]

@@ -63,7 +63,11 @@ def run(words: list[str], folder: Path, **environment: str) -> subprocess.Comple
 
 def shortened(words: list[str]) -> list[str]:
     """Scenarios on MNIST run for two rounds: here it matters that the command works."""
-    return [*words, "--set", "rounds=2"] if words[1] == "launch" and words[2].startswith(("mnist", "dbcl")) else words
+    return (
+        [*words, "--set", "rounds=2"]
+        if words[1] == "launch" and words[2].startswith(("mnist", "dbcl", "leasgd"))
+        else words
+    )
 
 
 def test_the_readme_opens_with_two_commands_each_enough_by_itself() -> None:

@@ -31,7 +31,7 @@ def written(folder: Path, text: str) -> Path:
 def test_only_the_name_is_required_and_every_default_is_filled_in() -> None:
     plain = read({"name": "x"})
     assert (plain.seed, plain.peers, plain.rounds, plain.init, plain.churn) == (None, 8, 30, "shared", ())
-    assert (plain.wait, plain.transport, plain.evaluate) == ("learned", "auto", Evaluate(5, None, "validation"))
+    assert (plain.wait, plain.transport, plain.evaluate) == ("learned", "auto", Evaluate(every=5, split="validation"))
     assert plain.training == Training(local_steps=5)
     chosen = (plain.topology, plain.data, plain.partition, plain.model, plain.algorithm, plain.sketch, plain.aggregator)
     assert [each.name for each in chosen] == ["ring", "digits", "iid", "mlp", "dpsgd", "dense", "mean"]

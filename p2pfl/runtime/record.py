@@ -21,8 +21,8 @@ from torch import Tensor
 from p2pfl import own_code, scenario
 from p2pfl.messages import HUB, Figure, Message, PeerId, peer_name
 from p2pfl.metrics.consensus import consensus_distance, squared_norm
-from p2pfl.runtime.latest import Latest
 from p2pfl.runtime.life import asynchronous
+from p2pfl.runtime.newest import Newest
 from p2pfl.runtime.world import World, cores
 
 Row = dict[str, Any]
@@ -59,7 +59,7 @@ class Recorder:
     def __post_init__(self) -> None:
         self._voices = {i for i, role in self.world.roles.items() if role.evaluated}
         apart = any(asynchronous(role.flow) for role in self.world.roles.values())
-        self._latest = Latest(self.world.settings.evaluate.split) if apart else None
+        self._latest = Newest(self.world.settings.evaluate.split) if apart else None
 
     def __enter__(self) -> Recorder:
         self._records: TextIO = (self.folder / "records.jsonl").open("w", buffering=1)
@@ -142,12 +142,12 @@ class Recorder:
         self._pending.setdefault(round, {})[peer] = x_D
         self._complete(round)
 
-    def _hear_latest(self, latest: Latest, peer: PeerId, message: Message) -> None:
+    def _hear_latest(self, latest: Newest, peer: PeerId, message: Message) -> None:
         latest.hear(peer, message)
         if "model" in message.tensors and peer == min(self._living, default=None):
             self._compare_latest(latest, message.round, float(str(message.figures["time_s"])))
 
-    def _compare_latest(self, latest: Latest, round: int, time_s: float) -> None:
+    def _compare_latest(self, latest: Newest, round: int, time_s: float) -> None:
         if self._living and latest.models.keys() >= self._living:
             self.models = {i: latest.models[i] for i in sorted(self._living)}
             self._compare(round, time_s, **latest.mean_accuracy(self._living))

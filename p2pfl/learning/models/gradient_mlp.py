@@ -66,7 +66,8 @@ class OrientedGradients(nn.Module):
         cells_PDN = pooled.add(TINY).sqrt().flatten(2)
         strength_P1N = cells_PDN.mean(1, keepdim=True)
         common_P1N = strength_P1N - strength_P1N.mean(2, keepdim=True)
-        told_BF = torch.cat([cells_PDN - strength_P1N, common_P1N], 1).unflatten(0, (images, channels)).flatten(1)
+        told_PFN = torch.cat([cells_PDN - strength_P1N, common_P1N], 1)
+        told_BF = told_PFN.reshape(images, channels * told_PFN.shape[1] * told_PFN.shape[2])
         return told_BF * (DEVIATION / (told_BF.square().mean(1, keepdim=True) + TINY).sqrt())
 
 

@@ -11,7 +11,7 @@ from p2pfl.messages import Message, PeerId
 
 
 @dataclass
-class Latest:
+class Newest:
     """The last model of each peer and its accuracy on `split`, how far anybody is, and when that was said.
 
     Altered in place by `hear`.
