@@ -116,7 +116,12 @@ async def _learn(folder: Path, me: PeerId, channel: ZeroMQBus, endpoint: str, wo
             box.link(j, stands=False)  # it was gone before anybody met it
         bus.connect(neighbours)
         outside = Outside(say, partial(plan.keep, me), partial(word.verdict.ask, say))
-        await drive(life(seat, plan.course(me)), bus, outside, ThreadPoolExecutor(1, f"peer {me}", tuning.take_long))
+        try:
+            thread = ThreadPoolExecutor(1, f"peer {me}", tuning.take_long)
+            await drive(life(seat, plan.course(me)), bus, outside, thread)
+        except ScriptedDeath:
+            await bus.close()  # it dies between two rounds: what it said in the last one is on its way, on any engine
+            raise
         say(Message("left", box.round, figures=_farewell(bus)))
         await word.stop.wait()
         await bus.close()
