@@ -36,13 +36,7 @@ TINY = [(3, 2), (4, 2), (5, 2), (4, 3), (3, 3)]
 KEYED = [name for name in plugins.names("sketches") if plugins.build("sketches", name, {}).keyed]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Thousands of tiny products: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:

@@ -67,15 +67,9 @@ class Ledger:
     steps: int = 0
     tellings: int = 0
 
-    refused: bool = False
-    """Whether it ever refused a step."""
-
     def allows(self, telling: bool) -> bool:
         """Whether there is enough left for a step, or to tell a loss, which is set aside from the beginning."""
-        if telling:
-            return self.tellings < self.accountant.most[1]
-        self.refused |= self.steps >= self.most_steps
-        return not self.refused
+        return self.tellings < self.accountant.most[1] if telling else self.steps < self.most_steps
 
     def figures(self) -> dict[str, Figure]:
         """Columns of a row."""
@@ -84,7 +78,8 @@ class Ledger:
         figures: dict[str, Figure] = {"epsilon": epsilon, "epsilon_by": by, "private_steps": self.steps}
         if self.claimed is not None:
             figures["epsilon_claimed"] = self.claimed.epsilon(uses)
-        return figures | ({"budget_spent": True} if self.refused else {})
+        ends_early = self.steps >= self.most_steps < self.accountant.most[0]
+        return figures | ({"budget_spent": True} if ends_early else {})
 
 
 def kept(stake: Stake, noise: Noise, delta: float, method: Literal["prv", "rdp"], budget: float | None) -> Ledger:
