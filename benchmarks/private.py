@@ -9,17 +9,14 @@ each turn, and their medians are printed with the quartiles.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from statistics import quantiles
 
 import numpy
 import torch
 from sketches import KEY, measured, mnist_like, told
-from torch import Tensor
 
 from p2pfl.contracts import Training
 from p2pfl.learning.model import Model
@@ -27,7 +24,7 @@ from p2pfl.learning.models.cnn import Cnn
 from p2pfl.learning.models.mlp import Mlp
 from p2pfl.learning.models.resnet18 import Resnet18
 from p2pfl.learning.task import SGDTask
-from p2pfl.messages import Figure
+from p2pfl.protection import Shield
 from p2pfl.runtime import tuning
 from p2pfl.seeds import Seeds
 from p2pfl.sketches.countsketch import CountSketch
@@ -41,31 +38,8 @@ MODELS: Mapping[str, tuple[Model, int, float | None]] = {
 """How many steps of each are one measurement, and what clipping may cost."""
 
 
-@dataclass(frozen=True)
-class Clipping:
-    """A guard that clips and does no more, so that nothing else is measured."""
-
-    clip: float | None = 1.0
-
-    def allows(self, telling: bool = False) -> bool:
-        """Always."""
-        return True
-
-    def sample(self, at: int, telling: bool = False) -> Tensor | None:
-        """The usual batch."""
-        return None
-
-    def gradient(self, g_S: Tensor, at: int) -> Tensor:
-        """The mean."""
-        return g_S.div_(BATCH)
-
-    def telling(self, losses_B: Tensor, at: int) -> float:
-        """None is told."""
-        return math.nan
-
-    def spent(self) -> Mapping[str, Figure]:
-        """It counts nothing."""
-        return {}
+CLIPPING = Shield(lambda g_S, at: g_S.div_(BATCH), clip=1.0)
+"""A guard that clips and does no more, so that nothing else is measured."""
 
 
 def main() -> None:
@@ -81,7 +55,7 @@ def main() -> None:
 def steps(name: str, model: Model, device: torch.device, count: int, reach: float | None, turns: int) -> None:
     """Clipped steps, dense and sketched, as multiples of plain ones; the noise as a share of a plain step."""
     common = model, mnist_like(), numpy.arange(600), Training(batch=BATCH, lr=0.05), device, Seeds.of(1)
-    plain, guarded = SGDTask(*common), SGDTask(*common, guard=Clipping())
+    plain, guarded = SGDTask(*common), SGDTask(*common, guard=CLIPPING)
     x_D = plain.start(Seeds.of(2))
     pair, generator = CountSketch().bind(plain.layout), Seeds.of(3).torch("noise")
     sketched = (pair.down(x_D, KEY), None, 0, count, pair, KEY)

@@ -74,6 +74,11 @@ class Training:
             return self.local_steps or 1
         return self.local_epochs * -(-examples // self.batch)
 
+    def batch_size(self, examples: int, at: int) -> int:
+        """How many examples the `at`-th batch has, of a peer that holds so many: the last of an epoch may be short."""
+        batches = -(-examples // self.batch)
+        return self.batch if (at + 1) % batches else examples - self.batch * (batches - 1)
+
 
 class Pair(Protocol):
     """A pair of linear maps on the flat parameter vector, bound to one layout. Pure; any device."""
@@ -184,6 +189,9 @@ class Task(Protocol):
 
         It is a new tensor, which the caller may alter.
         """
+
+    def held(self, at: int) -> Sequence[int]:
+        """Which rows of the data set's training part the `at`-th batch holds: for judging attacks after the run."""
 
     def told(self, loss: float, x_D: Tensor, at: int) -> float:
         """The training loss as it may be told to others: `loss` itself, or what a defence makes of it at `x_D`.

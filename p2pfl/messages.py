@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -88,5 +88,23 @@ class Collect:
     kind: str
 
 
-Step = Exchange | Report | Pause | Collect
+Watch = Callable[[float, float], bool]
+"""Hears how much of a long computation is done, of 1, and how good it is (less is better); False: time is up."""
+
+
+@dataclass(frozen=True, eq=False)
+class Aside:
+    """A pure, long computation beside the flow, which goes on at once; what it yields are rows of the record.
+
+    Asides of a peer are computed one after the other, each for `seconds` at most, which it is told by its watch. A run
+    ends only when all are through. `about` is what is shown of it meanwhile.
+    """
+
+    round: int
+    about: str
+    seconds: float
+    call: Callable[[Watch], Iterable[Report]]
+
+
+Step = Exchange | Report | Pause | Collect | Aside
 """What a flow may yield."""

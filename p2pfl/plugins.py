@@ -40,6 +40,7 @@ ROOMS: Mapping[str, str] = {
     "sketches": "p2pfl.sketches",
     "aggregators": "p2pfl.aggregators",
     "defences": "p2pfl.defences",
+    "attacks": "p2pfl.attacks",
     "engines": "p2pfl.runtime.engines",
 }
 """The rooms that hold plug-ins, and their packages."""

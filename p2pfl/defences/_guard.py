@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from p2pfl.defences._accountant import Accountant, Mechanism
 from p2pfl.defences._canaries import Canaries
@@ -107,6 +108,7 @@ class GaussianGuard:
     canaries: Canaries
     before: Callable[[Tensor], None] = lambda g_S: None
     """What is done to the vector, in place, before anything is added."""
+    private: ClassVar[bool] = True
 
     def allows(self, telling: bool = False) -> bool:
         """See Guard."""
@@ -119,6 +121,10 @@ class GaussianGuard:
             return torch.arange(self.stake.examples)
         draw = self.stake.seeds.noise("told sample" if telling else "sample", at)
         return torch.nonzero(torch.rand(self.stake.examples, generator=draw, dtype=torch.float64) < rate).flatten()
+
+    def around(self, module: nn.Module, at: int) -> AbstractContextManager[object]:
+        """See Guard: nothing."""
+        return nullcontext()
 
     def gradient(self, g_S: Tensor, at: int) -> Tensor:
         """See Guard: with the canaries' part and noise, over what the batch is expected to be."""

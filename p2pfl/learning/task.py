@@ -58,13 +58,14 @@ class SGDTask:
         self.module = model.build(data.shape, data.classes).to(device) if module is None else module
         self.layout = layout_of(self.module)
         self.examples = len(indices)
+        self._held_N = torch.as_tensor(indices, dtype=torch.int64)
         self._parameters = tuple(self.module.parameters())
         self._shapes = tuple(slot.shape for slot in self.layout)
         self._sizes = [slot.size for slot in self.layout]
-        self._x_NCHW, self._y_N, self._rows_N = data.train_x, data.train_y, torch.as_tensor(indices, dtype=torch.int64)
+        self._x_NCHW, self._y_N, self._rows_N = data.train_x, data.train_y, self._held_N
         if device.type != "cpu":  # gathered once; on the CPU all peers read the one copy that they share
-            self._x_NCHW = data.train_x[self._rows_N].to(device)
-            self._y_N = data.train_y[self._rows_N].to(device)
+            self._x_NCHW = data.train_x[self._held_N].to(device)
+            self._y_N = data.train_y[self._held_N].to(device)
             self._rows_N = torch.arange(self.examples)
         self._batches = -(-self.examples // training.batch)
         self._epoch, self._order_N = -1, self._rows_N.to(device)
@@ -85,6 +86,14 @@ class SGDTask:
             raise ValueError("a peer without examples has no batches")
         rows_B = self._order_N if self._batches == 1 else self._shuffled(b)
         return self._x_NCHW.index_select(0, rows_B), self._y_N.index_select(0, rows_B)
+
+    def held(self, at: int) -> list[int]:
+        """Which examples of the data set's training part the `at`-th batch holds, in their order."""
+        chosen_B = None if self.guard is None else self.guard.sample(at)
+        if chosen_B is not None:
+            return self._held_N[chosen_B].tolist()
+        rows_B = (self._order_N if self._batches == 1 else self._shuffled(at)).cpu()
+        return (rows_B if self.device.type == "cpu" else self._held_N[rows_B]).tolist()
 
     def lr(self, at: int) -> float:
         """The learning rate of the `at`-th step of the run, counted from 0: `training.lr` as its schedule has it."""
@@ -146,7 +155,7 @@ class SGDTask:
     @torch.no_grad()
     def told(self, loss: float, x_D: Tensor, at: int) -> float:
         """The training loss as it may be told to others: `loss` itself, or what the guard makes of it at `x_D`."""
-        if self.guard is None:
+        if self.guard is None or not self.guard.private:
             return loss
         if not self.guard.allows(telling=True):
             return math.nan
@@ -188,6 +197,16 @@ class SGDTask:
         return {"accuracy": accuracy, "loss": loss, **ranked}
 
     def _gradients(self, at: int, folded: Fold | None = None) -> tuple[Tensor, Sequence[Tensor]]:
+        """Loss of the `at`-th batch where the module stands, and what is made of its gradient, folded."""
+        if self.guard is None:
+            return self._of_batch(at, folded)
+        with self.guard.around(self.module, at):
+            loss, gradients = self._of_batch(at, folded)
+        g = self.guard.gradient(flat(gradients), at)
+        parts = g.split_with_sizes([part.numel() for part in gradients])
+        return loss, [part.view(of.shape) for part, of in zip(parts, gradients, strict=True)]
+
+    def _of_batch(self, at: int, folded: Fold | None) -> tuple[Tensor, Sequence[Tensor]]:
         """Loss of the `at`-th batch where the module stands, and its gradient in each parameter tensor, folded."""
         inputs, labels = self._examples(at)
         gradients: Sequence[Tensor]
@@ -201,10 +220,6 @@ class SGDTask:
         else:
             loss, gradients = torch.tensor(math.nan), [torch.zeros_like(part) for part in self._parameters]
             gradients = gradients if folded is None else folded(gradients)
-        if self.guard is not None:
-            g = self.guard.gradient(flat(gradients), at)
-            parts = g.split_with_sizes([part.numel() for part in gradients])
-            gradients = [part.view(of.shape) for part, of in zip(parts, gradients, strict=True)]
         return loss.detach(), gradients
 
     def _examples(self, at: int, telling: bool = False) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ of its own for each peer, on which nothing but training takes time: at speed 1, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -51,6 +51,10 @@ class PacedTask:
         trained = self._task.step(x_D, m_D, at)
         self._pace(self._examples(at, 1), time.perf_counter() - began_s)
         return trained
+
+    def held(self, at: int) -> Sequence[int]:
+        """See Task."""
+        return self._task.held(at)
 
     def told(self, loss: float, x_D: Tensor, at: int) -> float:
         """See Task. A look at one batch is not counted."""

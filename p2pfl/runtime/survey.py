@@ -5,6 +5,7 @@ from __future__ import annotations
 from p2pfl import own_code, scenario
 from p2pfl.errors import ScenarioError
 from p2pfl.learning.clipped import mixes_examples
+from p2pfl.protection import Guard
 from p2pfl.runtime.world import World
 from p2pfl.scenario import Start
 from p2pfl.seeds import Seeds
@@ -60,11 +61,41 @@ def _refuse_blind_stops(world: World) -> None:
 
 
 def _defend(world: World) -> None:
-    """Make every peer's guard once: what cannot be protected as asked for shows now."""
-    defence, model = world.settings.defences[0], world.settings.model
-    if isinstance(world.settings.init, Start):
-        problem = f"what the former run gave away of the examples is not counted under {defence.name}"
+    """Make every peer's guards once: what cannot be protected as asked for shows now."""
+    first = None
+    for peer in world.roster.learners:
+        made = 0
+        try:
+            for made, guard in enumerate(world.guards(peer, world.roster.examples[peer], Seeds(bytes(32))), start=1):
+                _refuse_late(world, guard, made - 1)
+                first = guard if made == 1 else first
+        except ValueError as error:
+            problem, _, remedy = str(error).partition(": ")
+            raise ScenarioError(f"peer {peer}: {problem}", remedy, _place(world, made)) from None
+    if first is not None and first.private and isinstance(world.settings.init, Start):
+        problem = (
+            f"what the former run gave away of the examples is not counted under {world.settings.defences[0].name}"
+        )
         raise ScenarioError(problem, "begin anew, or without a defence", ("init",))
+    if first is not None and first.clip is not None:
+        _refuse_mixing(world)
+
+
+def _place(world: World, at: int) -> tuple[str | int, ...]:
+    return "defences", at, world.settings.defences[at].name
+
+
+def _refuse_late(world: World, guard: Guard, at: int) -> None:
+    """Raise ScenarioError where what one example can do is bounded only after others altered the gradient."""
+    if at and (guard.private or guard.clip is not None):
+        name = world.settings.defences[at].name
+        problem = f"{name} must come first, it bounds what one example does before anything else is done"
+        raise ScenarioError(problem, "put it first in the list; two of its kind do not go together", _place(world, at))
+
+
+def _refuse_mixing(world: World) -> None:
+    """Raise ScenarioError where the gradient of one example hangs on others."""
+    defence, model = world.settings.defences[0], world.settings.model
     module = model.value.build(world.data.shape, world.data.classes)
     with own_code.blaming():
         mixes = mixes_examples(module, world.data.shape, world.data.classes)
@@ -72,10 +103,3 @@ def _defend(world: World) -> None:
         problem = f"what {model.name} computes of an example hangs on the others of its batch, as under batch norm"
         remedy = f"{defence.name} needs each by itself, take a model with group norm or none"
         raise ScenarioError(problem, remedy, ("model", model.name))
-    for peer in world.roster.learners:
-        try:
-            world.guard(peer, world.roster.examples[peer], Seeds(bytes(32)))
-        except ValueError as error:
-            problem, _, remedy = str(error).partition(": ")
-            path = ("defences", 0, defence.name)
-            raise ScenarioError(f"peer {peer}: {problem}", remedy, path) from None

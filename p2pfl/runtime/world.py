@@ -6,7 +6,7 @@ Every process makes the same world from the same plan; nothing of it travels.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from p2pfl.learning.model import Model, layout_of
 from p2pfl.learning.task import SGDTask
 from p2pfl.messages import Form, PeerId
 from p2pfl.peer import Flow, Peer, Role, Roster
-from p2pfl.protection import Guard, Stake
+from p2pfl.protection import Chain, Guard, Stake
 from p2pfl.runtime import checkpoint
 from p2pfl.scenario import Scenario, Start
 from p2pfl.seeds import Seeds
@@ -171,16 +171,20 @@ class World:
     def guard(self, peer: PeerId, examples: int, private: Seeds) -> Guard | None:
         """What protects a peer that holds so many examples; None where it has none, or the scenario no defence.
 
-        Raises ValueError when the defence cannot protect it.
+        Raises ValueError when a defence cannot protect it.
         """
+        made = tuple(self.guards(peer, examples, private)) if examples else ()
+        return Chain(made) if len(made) > 1 else next(iter(made), None)
+
+    def guards(self, peer: PeerId, examples: int, private: Seeds) -> Iterator[Guard]:
+        """Each defence of the scenario at work at a peer, in order. Raises ValueError at one that cannot protect it."""
         settings, training = self.settings, self.training(peer)
-        if not settings.defences or not examples:
-            return None
         algorithm, rounds = settings.algorithm.value, settings.rounds
         tellings = algorithm.losses_told(rounds) if hasattr(algorithm, "losses_told") else 0
-        stake = Stake(examples, training.batch, rounds * training.steps(examples), tellings, private.child("guard"))
-        made: Guard = settings.defences[0].value.guard(stake)
-        return made
+        steps = rounds * training.steps(examples)
+        for at, defence in enumerate(settings.defences):
+            own = private.child("guard", at)
+            yield defence.value.guard(Stake(examples, training.batch, steps, tellings, own, self.layout))
 
     def _module(self, device: torch.device) -> nn.Module:
         model: Model = self.settings.model.value

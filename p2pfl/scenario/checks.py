@@ -9,9 +9,11 @@ import torch
 
 from p2pfl import plugins
 from p2pfl.errors import ScenarioError
-from p2pfl.messages import HUB, PeerId
+from p2pfl.messages import HUB, PeerId, peer_name
 from p2pfl.scenario.drawing import graph, varies
 from p2pfl.scenario.keys import Scenario
+
+Path = tuple[str | int, ...]
 
 
 def check(scenario: Scenario) -> None:
@@ -21,8 +23,7 @@ def check(scenario: Scenario) -> None:
     _check_churn(scenario)
     _check_stop(scenario)
     _check_drift(scenario)
-    if len(scenario.defences) > 1:
-        raise ScenarioError("defences holds more than one", "several at once are not built yet", ("defences", 1))
+    _check_attacks(scenario)
     try:
         scenario.data.value.check()
     except ScenarioError as error:
@@ -92,10 +93,40 @@ def _check_churn(scenario: Scenario) -> None:
         if churn.round > scenario.rounds:
             problem, remedy = f"churn.{at}.round is {churn.round}", f"the run has {scenario.rounds} rounds"
             raise ScenarioError(problem, remedy, ("churn", at, "round"))
-        for index, peer in enumerate(churn.kill):
-            if isinstance(peer, str) and peer not in scenario.groups:
-                remedy = plugins.nearest(peer, list(scenario.groups))
-                raise ScenarioError(f"no group {peer!r}", remedy, ("churn", at, "kill", index))
-            if isinstance(peer, int) and peer not in there:
-                remedy = f"there are {there[0]} to {there[-1]}" if there else "no peer runs beside the hub"
-                raise ScenarioError(f"no peer {peer}", remedy, ("churn", at, "kill", index))
+        _check_named(scenario, churn.kill, there, ("churn", at, "kill"))
+
+
+def _check_attacks(scenario: Scenario) -> None:
+    """Who attacks and who is attacked is there, and what they say can be read."""
+    roles = scenario.algorithm.value.roles(scenario.peers)
+    for at, malice in enumerate(scenario.attacks):
+        for key, who in (("peers", malice.peers), ("victims", malice.victims)):
+            _check_named(scenario, who, list(roles), ("attacks", at, key))
+        attackers, path = scenario.named(malice.peers), ("attacks", at, "peers")
+        if not attackers:
+            raise ScenarioError(f"attacks.{at}.peers is []", "name who attacks", path)
+        if both := set(attackers) & set(scenario.named(malice.victims)):
+            problem = f"peer {peer_name(min(both))} is its own victim"
+            raise ScenarioError(problem, "leave it out of victims", ("attacks", at, "victims"))
+        for peer in attackers:
+            flow = roles[peer].flow
+            if not hasattr(flow, "clue"):
+                problem = f"nobody has said what the mail of {scenario.algorithm.name} tells of others' steps"
+                raise ScenarioError(problem, "take dpsgd, leasgd, fedavg or easgd", ("attacks", at))
+            if (latest := scenario.rounds - flow.lag) < malice.rounds[-1]:
+                problem = f"attacks.{at}.rounds names round {malice.rounds[-1]} of {scenario.rounds}"
+                remedy = f"what peer {peer_name(peer)} hears tells of rounds 1 to {latest}"
+                raise ScenarioError(problem, remedy, ("attacks", at, "rounds"))
+    _check_named(scenario, scenario.save.mail, list(roles), ("save", "mail"))
+
+
+def _check_named(scenario: Scenario, who: tuple[PeerId | str, ...], there: list[PeerId], path: Path) -> None:
+    """Each is a peer that is there, a group, or the hub where there is one."""
+    numbers = [peer for peer in there if peer != HUB]
+    for index, peer in enumerate(who):
+        if isinstance(peer, str) and peer not in scenario.groups and not (peer == peer_name(HUB) and HUB in there):
+            known = [*scenario.groups, *([peer_name(HUB)] if HUB in there else [])]
+            raise ScenarioError(f"no group {peer!r}", plugins.nearest(peer, known), (*path, index))
+        if isinstance(peer, int) and peer not in numbers:
+            remedy = f"there are {numbers[0]} to {numbers[-1]}" if numbers else "no peer runs beside the hub"
+            raise ScenarioError(f"no peer {peer}", remedy, (*path, index))

@@ -25,10 +25,9 @@ from p2pfl.scenario.publication import PUBLISHED, Published, assigned, spelled, 
 LOCAL_STEPS = 5
 """Steps a round when the scenario gives neither local_steps nor local_epochs."""
 
-UNBUILT = ("attacks", "hosts")
+UNBUILT = ("hosts",)
 OF_A_SWEEP = ("matrix", "tune")
 """Keys that make many scenarios of one."""
-UNBUILT_WITHIN = {"save": ("mail",)}
 UNBUILT_CHURN = ("pause", "partition", "heal", "join")
 
 
@@ -162,8 +161,6 @@ def _refuse_unbuilt(value: Mapping[str, Any]) -> None:
         if value.get(key) not in ({}, None):
             raise ScenarioError(f"{key} makes a sweep of this scenario", "remove it to have the one", (key,))
     found: list[tuple[str | int, ...]] = [(key,) for key in UNBUILT if value.get(key) not in ([], {}, None)]
-    for key, inner in UNBUILT_WITHIN.items():
-        found += [(key, word) for word in inner if isinstance(value.get(key), dict) and word in value[key]]
     churn = value.get("churn")
     for at, entry in enumerate(churn if isinstance(churn, list) else ()):
         found += [("churn", at, word) for word in UNBUILT_CHURN if isinstance(entry, dict) and word in entry]

@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 from p2pfl import plugins
 from p2pfl.contracts import Training
 from p2pfl.errors import ScenarioError
-from p2pfl.messages import PeerId
+from p2pfl.messages import HUB, PeerId, peer_name
 from p2pfl.plugins import Choice, Slot
 
 
@@ -34,10 +34,25 @@ def _who(given: Any) -> PeerId | str:
     raise ValueError("must be a peer's number, or the name of a group")
 
 
+def _rounds(given: Any) -> tuple[int, ...]:
+    """Rounds as a list, or as `{from: 1, to: 30, every: 5}`."""
+    if isinstance(given, dict):
+        bounds = {"from": 1, "every": 1} | given
+        if set(bounds) != {"from", "to", "every"} or not all(type(n) is int and n > 0 for n in bounds.values()):
+            raise ValueError("must be a list of rounds, or as '{from: 1, to: 30, every: 5}'")
+        given = list(range(bounds["from"], bounds["to"] + 1, bounds["every"]))
+    if not isinstance(given, list | tuple) or not given or not all(type(n) is int and n > 0 for n in given):
+        raise ValueError("must be a list of rounds, counted from 1, or as '{from: 1, to: 30, every: 5}'")
+    return tuple(sorted(set(given)))
+
+
 Count = Annotated[int, pydantic.Field(ge=1)]
 Share = Annotated[float, pydantic.Field(gt=0, le=1)]
 Who = Annotated[PeerId | str, pydantic.PlainValidator(_who, json_schema_input_type=PeerId | str)]
-"""A peer by its number, or all peers of a group by its name."""
+"""A peer by its number, the hub, or all peers of a group by its name."""
+_Span = typing.TypedDict("_Span", {"from": Count, "to": Count, "every": Count}, total=False)
+Rounds = Annotated[tuple[int, ...], pydantic.PlainValidator(_rounds, json_schema_input_type=tuple[Count, ...] | _Span)]
+"""Rounds of a run, in order."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +118,51 @@ class Several:
 
 
 @dataclass(frozen=True)
+class Entries:
+    """Marks the field `key` as a list of mappings, each of which becomes a `cls`: where plug-ins may be named."""
+
+    key: str
+    cls: type[Any]
+
+    def choose(self, given: Any) -> tuple[Any, ...]:
+        """The entries that were given as a list. Raises ScenarioError."""
+        if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+            remedy = f"must be a list of mappings, as in '[{{{plugins.options_of(self.cls)[0].name}: ...}}]'"
+            raise ScenarioError(f"{self.key} is {plugins.brief(given)}", remedy, (self.key,))
+        return tuple(self._chosen(at, one) for at, one in enumerate(given))
+
+    def _chosen(self, at: int, given: Mapping[str, Any]) -> Any:
+        try:
+            return plugins.fill(self.cls, given)
+        except ScenarioError as error:
+            raise error.under(self.key, at) from None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.choose)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: Any) -> dict[str, Any]:
+        return {"type": "array", "items": plugins.schema(self.cls).model_json_schema()}
+
+
+@dataclass(frozen=True)
+class Malice:
+    """Who attacks whom, how, and in which rounds.
+
+    `victims` are all others that a peer's mail tells of, by default. Peers that `collude` share what reached them, and
+    attack after the run. With `score` the victims' record says which examples they held, by which the attack is judged
+    after the run. One victim's round takes `seconds` at most.
+    """
+
+    peers: tuple[Who, ...]
+    attack: Annotated[Choice, Slot("attack", "attacks")]
+    rounds: Rounds = (1,)
+    victims: tuple[Who, ...] = ()
+    collude: bool = False
+    score: bool = True
+    seconds: Annotated[float, pydantic.Field(gt=0)] = 60.0
+
+
+@dataclass(frozen=True)
 class Group:
     """Some peers that differ from the others: how fast they compute, how much data they keep, how they train.
 
@@ -147,11 +207,14 @@ class Stop:
 class Save:
     """What a run keeps beside its record: of each peer the models of its last `checkpoints` checkpoints.
 
-    A checkpoint is made every `every` rounds (as models are evaluated, by default) and after the last.
+    A checkpoint is made every `every` rounds (as models are evaluated, by default) and after the last. Of each peer in
+    `mail` all that it says and hears is kept, for attacks after the run: `mail_bytes` at most, of all of them.
     """
 
     checkpoints: Annotated[int, pydantic.Field(ge=0)] = 0
     every: Count | None = None
+    mail: tuple[Who, ...] = ()
+    mail_bytes: Annotated[float, pydantic.Field(gt=0)] = 2e9
 
 
 @dataclass(frozen=True)
@@ -185,6 +248,7 @@ class Scenario:
     sketch: Annotated[Choice, Slot("sketch", "sketches", "dense")]
     aggregator: Annotated[Choice, Slot("aggregator", "aggregators", "mean")]
     defences: Annotated[tuple[Choice, ...], Several("defences", "defences")] = ()
+    attacks: Annotated[tuple[Malice, ...], Entries("attacks", Malice)] = ()
     groups: Mapping[str, Group] = dataclasses.field(default_factory=dict)
     churn: tuple[Churn, ...] = ()
     evaluate: Evaluate = Evaluate()
@@ -200,8 +264,13 @@ class Scenario:
         return next(found, Group((peer,), training=self.training))
 
     def named(self, who: tuple[PeerId | str, ...]) -> tuple[PeerId, ...]:
-        """Peers by number, where some are named by their group."""
-        return tuple(i for each in who for i in (self.groups[each].peers if isinstance(each, str) else (each,)))
+        """Peers by number, where some are named by their group, or as the hub."""
+        return tuple(i for each in who for i in self._meant(each))
+
+    def _meant(self, who: PeerId | str) -> tuple[PeerId, ...]:
+        if not isinstance(who, str):
+            return (who,)
+        return (HUB,) if who == peer_name(HUB) else self.groups[who].peers
 
 
 def _slots(cls: type[Any]) -> Iterator[Slot]:

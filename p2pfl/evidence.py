@@ -1,0 +1,234 @@
+"""What a curious peer holds and what an attack makes of it: the values, and what every plug-in of `attacks/` is.
+
+An algorithm says what its mail determines of another peer's steps (`Clue`); an attack is given that, the model's form,
+its own examples and what it heard (`Case`), and nothing else: no task, no peer, no data set.
+Shapes: D parameters, S numbers of the space that steps were taken in, O numbers that were seen, B examples,
+C x H x W an input, F frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from p2pfl.contracts import Layout, Training
+from p2pfl.messages import Figure, Message, PeerId, Watch
+from p2pfl.peer import Peer
+from p2pfl.seeds import Seeds
+
+Linear = Callable[[Tensor], Tensor]
+"""A linear map of vectors, of any floating type, through which gradients flow."""
+
+PLAIN, MEMORYLESS, SERVER, STATEFUL, MATCHED, HEAD = "plain", "memoryless", "server", "stateful", "matched", "head"
+"""How an attacker reads what reached it.
+
+`plain`: as it is, where nothing is sketched. Under a sketch: `memoryless`, each message by itself, as the client of
+Wang & Zhang does; `server`, the true W and `Gamma S^T`, as their server; `stateful`, against an estimate of W kept
+across rounds; `matched`, in the sketched space with the key; `head`, by what travels whole alone.
+"""
+
+
+def same(x: Tensor) -> Tensor:
+    """The identity."""
+    return x
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some steps of one peer: where they began, by which rule they were taken, on how many examples each.
+
+    `at` is a point in the space that they were taken in (S numbers; D without a sketch): `up(at)` are the parameters
+    that the model had, `down` makes of a gradient in these one in that space. `momentum_S` is the momentum before the
+    first step, None at rest. `share` is what their displacement counts for in what was seen. `first` is the number of
+    the first batch among the peer's batches of the run, and `batches` says how many examples each of them has.
+    """
+
+    peer: PeerId
+    share: float
+    at: Tensor
+    first: int
+    lrs: tuple[float, ...]
+    batches: tuple[int, ...]
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    momentum_S: Tensor | None = None
+    up: Linear = same
+    down: Linear = same
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """One reading of what reached an attacker: `moved_O`, which is `seen` of the sum of the parts' displacements.
+
+    A displacement is where a peer's steps ended less where they began; each part's counts by its share. A reading may
+    be wrong (a memoryless one mostly is): that is what an attack is to show.
+    """
+
+    reading: str
+    moved_O: Tensor
+    parts: tuple[Part, ...]
+    seen: Linear = same
+
+
+@dataclass(frozen=True, eq=False)
+class Clue:
+    """What an attacker's place lets it know of the steps that `victim` took in round `round`.
+
+    `threat` is that place: hub, star peer, neighbour, coalition. `holds` says in words what it has, `sights` are its
+    readings; none where its mail determines nothing. The first part of every sight is the victim's, unless the victim
+    is one of several whose sum is all that can be seen.
+    """
+
+    victim: PeerId
+    round: int
+    threat: str
+    holds: str
+    sights: tuple[Sight, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """What one round showed one peer: what it said to whom, whom it heard, and its own state afterwards.
+
+    `me` is the peer as it was in that round, with the neighbours and the sketch of the round.
+    """
+
+    me: Peer
+    said: Mapping[PeerId, tuple[Message, ...]]
+    heard: Mapping[PeerId, tuple[Message, ...]]
+    state: Any
+
+    def message(self, j: PeerId, kind: str) -> Message | None:
+        """The message of this kind from `j`, if it came."""
+        return next((message for message in self.heard.get(j, ()) if message.kind == kind), None)
+
+    def posted(self, j: PeerId, kind: str) -> Message | None:
+        """The message of this kind that was posted to `j`."""
+        return next((message for message in self.said.get(j, ()) if message.kind == kind), None)
+
+
+@dataclass
+class Notes:
+    """All that one curious peer, or several that share what they know, saw so far: their pages, by peer and round.
+
+    `origin_D` is the point that all peers began at, None where each had its own. `solved` are displacements that
+    earlier attacks found out, by peer and by the number of the first batch: altered in place.
+    """
+
+    pages: dict[PeerId, dict[int, Page]]
+    origin_D: Tensor | None
+    trainings: Mapping[PeerId, Training]
+    solved: dict[tuple[PeerId, int], Tensor] = field(default_factory=dict)
+    estimates: dict[tuple[str, PeerId, PeerId, int], Tensor] = field(default_factory=dict)
+    """What an algorithm remembers between its clues, as the estimates of others' parameters under a sketch."""
+
+    @property
+    def members(self) -> tuple[PeerId, ...]:
+        """Whose notes these are."""
+        return tuple(self.pages)
+
+    @property
+    def collude(self) -> bool:
+        """Whether they are the notes of several."""
+        return len(self.pages) > 1
+
+
+class Telltale(Protocol):
+    """A flow whose mail can be read: the optional part of a Flow.
+
+    `lag` is how many rounds later the mail comes in which the steps of a round show.
+    """
+
+    lag: int
+
+    def clue(self, notes: Notes, victim: PeerId, r: int) -> Clue | None:
+        """What the notes determine of the steps that `victim` took in round `r`; None where they say nothing of it."""
+
+    def heard(self, notes: Notes, r: int) -> Mapping[PeerId, Tensor]:
+        """The parameters that reached the notes in round `r`, by whose they are, of D numbers: as well as is known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """The form of the model that all peers train, which is no secret. Inputs are C x H x W."""
+
+    make: Callable[[], nn.Module]
+    layout: Layout
+    shape: tuple[int, int, int]
+    classes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Examples that an attacker holds itself: its own shard, with the columns that describe each of the N."""
+
+    x_NCHW: Tensor
+    y_N: Tensor
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What an attack is given: one victim in one round, as seen from one place.
+
+    `clue_of` gives the clue of any round up to this one; `heard` all parameters that reached the attacker so far, by
+    peer and round. `links` and `weights` (Metropolis, by peer and neighbour) are what every peer knows of the graph.
+    `masks` says that a defence of this scenario zeroes what it does not send. `watch(done, loss)` is to be called now
+    and then: it shows progress, `done` of 1, and returns False when time is up.
+    """
+
+    attackers: tuple[PeerId, ...]
+    victim: PeerId
+    round: int
+    clue: Clue | None
+    clue_of: Callable[[PeerId, int], Clue | None]
+    heard: Mapping[PeerId, Mapping[int, Tensor]]
+    links: tuple[tuple[PeerId, PeerId], ...]
+    weights: Mapping[PeerId, Mapping[PeerId, float]]
+    network: Network
+    own: Known
+    masks: bool
+    device: torch.device
+    seeds: Seeds
+    watch: Watch
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What an attack makes of one reading.
+
+    Of an inversion `inputs_BCHW` and `labels_B` are the examples of `batches` (whose, and the number of the batch), in
+    their order; `frames_FCHW` shows how the first of them came about, at `frames_at` iterations. `counts` are numbers
+    of examples by label, where no single ones are told. Of an inference `score` says how sure it is that the batch has
+    the property. `suspect_D` and `reference_D` are parameters by whose losses membership is judged. `displacements`
+    are what the parts of the sight come to according to the attack, by peer and first batch. `figures` may say more.
+    """
+
+    reading: str
+    batches: tuple[tuple[PeerId, int], ...] = ()
+    inputs_BCHW: Tensor | None = None
+    labels_B: Tensor | None = None
+    counts: Tensor | None = None
+    score: float | None = None
+    suspect_D: Tensor | None = None
+    reference_D: Tensor | None = None
+    frames_FCHW: Tensor | None = None
+    frames_at: tuple[int, ...] = ()
+    displacements: Mapping[tuple[PeerId, int], Tensor] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+
+
+class Attack(Protocol):
+    """How a curious peer spies on others: what such a plug-in of `attacks/` is.
+
+    `scores` says by what it is judged after the run: images, labels, property or membership.
+    """
+
+    scores: str
+
+    def spy(self, case: Case) -> Iterable[Finding]:
+        """A finding for each reading of the clue, as they come; pure but for `case.watch`, and on any device."""
