@@ -53,11 +53,31 @@ def topologies(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
     return [name for name in _names("topologies") if name.startswith(incomplete)] + list(_files(incomplete, GRAPHS))
 
 
+def entries(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """YAML files, and folders to look into."""
+    return list(_files(incomplete, YAML))
+
+
+def keepers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The peers whose mail the run that was named has kept."""
+    names = (path.name.removeprefix("peer-") for path in Path(ctx.params.get("run") or ".").glob("mail/peer-*"))
+    return sorted((name for name in names if name.startswith(incomplete)), key=lambda name: (len(name), name))
+
+
 def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The next word of `training.lr=`, and the values of `algorithm=` where they have names."""
+    return _settings("Scenario", incomplete)
+
+
+def attack_settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The same for an entry of `attacks`, as in `attack.idlg.restarts=`."""
+    return [word for word in _settings("Malice", incomplete) if not word.startswith("peers")]
+
+
+def _settings(top: str, incomplete: str) -> list[str]:
     path, equals, _ = incomplete.partition("=")
     *above, last = path.split(".")
-    known = _within(above)
+    known = _within(above, top)
     if equals:
         return [found for value in _values(known.get(last)) if (found := f"{path}={value}").startswith(incomplete)]
     offered = [".".join([*above, word]) + end for word, kind in known.items() for end in _ends(kind)]
@@ -78,9 +98,9 @@ def _files(incomplete: str, endings: Sequence[str]) -> Iterator[str]:
                 yield f"{head}{slash}{path.name}"
 
 
-def _within(words: Sequence[str]) -> Mapping[str, Kind]:
-    """What may stand behind these words, and what it is."""
-    known: Mapping[str, Kind] = _class("Scenario", OPEN)
+def _within(words: Sequence[str], top: str) -> Mapping[str, Kind]:
+    """What may stand behind these words in the class `top` of keys, and what it is."""
+    known: Mapping[str, Kind] = _class(top, OPEN)
     for word in words:
         kind = known.get(word)
         if isinstance(kind, tuple):

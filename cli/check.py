@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 def check(ctx: click.Context, file: str | None, sets: tuple[str, ...], allow_code: bool, folder: Path | None) -> None:
     """Validate a scenario; show its defaults and its figures."""
     from p2pfl import scenario as door
+    from p2pfl.report import visibility_figures
     from p2pfl.runtime.sweeps.matrix import cases
 
     if folder is not None and not _contracts.kept(folder):
@@ -46,6 +47,8 @@ def check(ctx: click.Context, file: str | None, sets: tuple[str, ...], allow_cod
         parameters, numbers = sizes(scenario)
     rows = [("scenario", f"{scenario.name} {door.digest(scenario)}"), *figures(scenario)]
     rows += [("parameters", f"{parameters:,}"), ("numbers in a message", f"{numbers:,}"), *traffic(scenario, numbers)]
+    rows += mail(scenario)
+    rows += visibility_figures.figures(scenario)
     click.echo(door.dump(scenario))
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
@@ -105,3 +108,13 @@ def traffic(scenario: Scenario, numbers: int) -> list[tuple[str, str]]:
         ("expected bytes a round", f"{round_bytes:,.0f}"),
         ("expected bytes a round and peer", f"{round_bytes / len(drawn):,.0f}"),
     ]
+
+
+def mail(scenario: Scenario) -> list[tuple[str, str]]:
+    """How much mail a run keeps at most, and of whom, as label and value; nothing where it keeps none."""
+    from p2pfl.runtime import capture
+    from p2pfl.runtime.world import World
+    from p2pfl.seeds import Seeds
+
+    said = capture.notice(World(scenario, Seeds.of(scenario.seed)))
+    return [("mail kept", said)] if said else []

@@ -25,11 +25,11 @@ def topology(spec: str, peers: int | None, seed: int, rounds: int | None, parame
     """
     from p2pfl.topologies import chosen
 
-    from p2pfl.report import graph_figures
+    from p2pfl.report import graph_figures, visibility_figures
     from p2pfl.scenario import LOOKED_AT
 
     seen = graph_figures.look(chosen(spec), peers, seed, rounds or LOOKED_AT)
-    rows = graph_figures.figures(seen)
+    rows = graph_figures.figures(seen) + visibility_figures.of_graph(seen)
     if out is not None:
         from p2pfl.report import graph_drawing
 

@@ -43,8 +43,9 @@ class Part:
 
     `at` is a point in the space that they were taken in (S numbers; D without a sketch): `up(at)` are the parameters
     that the model had, `down` makes of a gradient in these one in that space. `momentum_S` is the momentum before the
-    first step, None at rest. `share` is what their displacement counts for in what was seen. `first` is the number of
-    the first batch among the peer's batches of the run, and `batches` says how many examples each of them has.
+    first step, None at rest; `shift_S` is what was added to the point after the first of several steps, as neighbours
+    pulled, and no part of the displacement. `share` is what their displacement counts for in what was seen. `first` is
+    the number of the first batch among the peer's batches of the run, and `batches` says how many examples each has.
     """
 
     peer: PeerId
@@ -56,6 +57,7 @@ class Part:
     momentum: float = 0.0
     weight_decay: float = 0.0
     momentum_S: Tensor | None = None
+    shift_S: Tensor | None = None
     up: Linear = same
     down: Linear = same
 
@@ -97,6 +99,7 @@ class Page:
     `me` is the peer as it was in that round, with the neighbours and the sketch of the round.
     """
 
+    round: int
     me: Peer
     said: Mapping[PeerId, tuple[Message, ...]]
     heard: Mapping[PeerId, tuple[Message, ...]]
@@ -115,16 +118,20 @@ class Page:
 class Notes:
     """All that one curious peer, or several that share what they know, saw so far: their pages, by peer and round.
 
-    `origin_D` is the point that all peers began at, None where each had its own. `solved` are displacements that
-    earlier attacks found out, by peer and by the number of the first batch: altered in place.
+    What every peer knows besides: `origin_D`, the point that all began at (None where each had its own), how each
+    trains on how many examples in how many `rounds`, and by which `weights` they mix in a round. `solved` are
+    displacements that earlier attacks found out, by peer and by the number of the first batch: altered in place.
     """
 
     pages: dict[PeerId, dict[int, Page]]
     origin_D: Tensor | None
     trainings: Mapping[PeerId, Training]
+    examples: Mapping[PeerId, int]
+    rounds: int
+    weights: Callable[[int], Mapping[PeerId, Mapping[PeerId, float]]]
     solved: dict[tuple[PeerId, int], Tensor] = field(default_factory=dict)
-    estimates: dict[tuple[str, PeerId, PeerId, int], Tensor] = field(default_factory=dict)
-    """What an algorithm remembers between its clues, as the estimates of others' parameters under a sketch."""
+    estimates: dict[tuple[str, PeerId, int], Tensor] = field(default_factory=dict)
+    """What an algorithm keeps between its clues: under a sketch estimates of parameters, by kind, whose, and round."""
 
     @property
     def members(self) -> tuple[PeerId, ...]:
@@ -136,20 +143,43 @@ class Notes:
         """Whether they are the notes of several."""
         return len(self.pages) > 1
 
+    def page(self, r: int) -> Iterable[Page]:
+        """What round `r` showed to each of them."""
+        return (pages[r] for pages in self.pages.values() if r in pages)
+
+    def steps(self, peer: PeerId) -> int:
+        """Steps a round of that peer."""
+        return self.trainings[peer].steps(self.examples[peer])
+
+    def lr(self, peer: PeerId, at: int) -> float:
+        """The learning rate of a peer's `at`-th step of the run."""
+        training, run_steps = self.trainings[peer], self.rounds * self.steps(peer)
+        return training.lr * float(training.schedule.value.factor(min(at, run_steps - 1) / run_steps))
+
+    def part(self, peer: PeerId, share: float, at: Tensor, first: int, count: int, **more: Any) -> Part:
+        """`count` steps of a peer from its `first`-th batch on, by its own rule; see Part for what `more` may say."""
+        training, numbers = self.trainings[peer], range(first, first + count)
+        lrs = tuple(self.lr(peer, number) for number in numbers)
+        sizes = tuple(training.batch_size(self.examples[peer], number) for number in numbers)
+        return Part(peer, share, at, first, lrs, sizes, training.momentum, training.weight_decay, **more)
+
 
 class Telltale(Protocol):
-    """A flow whose mail can be read: the optional part of a Flow.
+    """How the mail of a flow can be read: what its method `telltale`, the optional part of a Flow, returns.
 
     `lag` is how many rounds later the mail comes in which the steps of a round show.
     """
 
     lag: int
 
+    def suspects(self, me: Peer) -> tuple[PeerId, ...]:
+        """Of whom a clue can be had from this place, where the scenario names no victim."""
+
     def clue(self, notes: Notes, victim: PeerId, r: int) -> Clue | None:
         """What the notes determine of the steps that `victim` took in round `r`; None where they say nothing of it."""
 
     def heard(self, notes: Notes, r: int) -> Mapping[PeerId, Tensor]:
-        """The parameters that reached the notes in round `r`, by whose they are, of D numbers: as well as is known."""
+        """The parameters that are known of round `r`, by whose they are, of D numbers: as well as they are."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -372,7 +372,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "unknown": ({"defences": [{"pd": {}}]}, "no defence 'pd' (defences.0.pd)", "did you mean 'dp'?"),
     "unknown option": ({"defences": [{"dp": {"epsilom": 1}}]}, "unknown key 'epsilom'", "did you mean 'epsilon'?"),
-    "two": ({"defences": [{"dp": 1.0}, {"dp": 2.0}]}, "defences holds more than one", "not built yet"),
+    "two": ({"defences": [{"dp": 8.0}, {"dp": 8.0}]}, "dp must come first", "two of its kind do not go together"),
+    "late": ({"defences": ["half_precision", {"dp": 8.0}]}, "dp must come first", "put it first in the list"),
     "no privacy at all": (
         {"defences": [{"dp": {"epsilon": 1.0, "delta": 0.01}}]},
         "delta must be below 1 /",

@@ -49,6 +49,8 @@ def test_the_figures_of_a_torus_are_those_of_the_torus() -> None:
         "degree": "min 4, mean 4, max 4",
         "diameter": "4",
         "spectral gap": f"{spectral_gap(nx.grid_2d_graph(4, 4, periodic=True)):.4g}",
+        "updates seen if static": "4, 9, 9 of 15 others, after 1, 4 and 12 rounds, by the mean peer",
+        "updates seen if fresh": "26.7, 6.67, 2.22 %",
         "vectors a round": "64",
         "bytes a round": "256,000 (256 kB), of 1,000 parameters, dense",
     }

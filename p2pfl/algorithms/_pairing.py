@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from p2pfl.evidence import Notes
 from p2pfl.messages import PeerId
 from p2pfl.seeds import Seeds
 
@@ -28,6 +29,14 @@ class Pairing:
     partners: Callable[[Links, Mapping[PeerId, bool], Seeds], Partners]
     pulls: Callable[[Links], int]
     pairs: Callable[[int], int]
+
+
+def announced(pairing: Pairing, rho: float, notes: Notes, r: int) -> dict[PeerId, dict[PeerId, float]]:
+    """By which weight who pulled on whom: the pools were told to all, pairs are drawn from what all share."""
+    page = next(iter(notes.page(r)))
+    paired = pairing.partners(page.me.roster.links, page.state.leads, page.me.shared.child("pairs", r))
+    pull = {i: rho * notes.lr(i, r * notes.steps(i) - 1) for i in paired}
+    return {i: dict.fromkeys(partners, pull[i]) for i, partners in paired.items()}
 
 
 def followers_of(peers: int) -> int:

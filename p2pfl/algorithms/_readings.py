@@ -53,11 +53,11 @@ class Letter:
         """What is added to an estimate of the vector by reading this letter."""
         return self.pair.pull(self.z_S - self.down(estimate_D), self.key)
 
-    def whole_D(self) -> Tensor:
+    def unsketched(self) -> Tensor:
         """Which of the D numbers travel as they are: indices."""
         return _whole(self, [slot.size for slot in self.layout])
 
-    def whole_S(self) -> Tensor:
+    def unsketched_here(self) -> Tensor:
         """Where these lie among the S numbers."""
         assert isinstance(self.pair, Layerwise)
         return _whole(self, [part.numel() for part in self.pair.sketches_of(self.z_S)])
@@ -101,16 +101,16 @@ def read(
     ]
     if exact:
         sights.insert(1, Sight(SERVER, after.up(after.z_S - after.down(estimate_D + known_D)), parts))
-    if len(whole_D := after.whole_D()):
-        before_O = taken(before.whole_S(), before.z_S)
-        moved_O = taken(after.whole_S(), after.z_S) - before_O - taken(whole_D, known_D)
+    if len(whole_D := after.unsketched()):
+        before_O = taken(before.unsketched_here(), before.z_S)
+        moved_O = taken(after.unsketched_here(), after.z_S) - before_O - taken(whole_D, known_D)
         sights.append(Sight(HEAD, moved_O, naive, partial(taken, whole_D)))
     return tuple(sights)
 
 
 def _moved_to(parts: tuple[Part, ...], at_D: Tensor) -> tuple[Part, ...]:
-    """The same steps, the first part's taken from another point."""
-    return (dataclasses.replace(parts[0], at=at_D), *parts[1:]) if parts else parts
+    """The same steps, those that began where the first did taken from another point."""
+    return tuple(dataclasses.replace(part, at=at_D) if part.at is parts[0].at else part for part in parts)
 
 
 def of_answer(sent: Letter, answer_S: Tensor, true_D: Tensor, part: Part) -> tuple[Sight, ...]:
@@ -127,6 +127,6 @@ def of_answer(sent: Letter, answer_S: Tensor, true_D: Tensor, part: Part) -> tup
         Sight(SERVER, sent.up(moved_S), (dataclasses.replace(part, at=true_D),)),
         Sight(MATCHED, moved_S, (inside,)),
     ]
-    if len(whole_S := sent.whole_S()):
+    if len(whole_S := sent.unsketched_here()):
         sights.append(Sight(HEAD, taken(whole_S, moved_S), (inside,), partial(taken, whole_S)))
     return tuple(sights)

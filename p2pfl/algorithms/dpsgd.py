@@ -17,6 +17,7 @@ import pydantic
 import torch
 from torch import Tensor
 
+from p2pfl.algorithms._replay import Gossip
 from p2pfl.contracts import Sketch, Training
 from p2pfl.messages import Exchange, Form, Mail, PeerId, Report, Step
 from p2pfl.peer import Peer, Role
@@ -81,3 +82,7 @@ class DPSGD:
     def model(self, state: State) -> Tensor:
         """The peer's own parameters."""
         return state.x_D
+
+    def telltale(self) -> Gossip:
+        """What its mail tells of others' steps."""
+        return Gossip(lambda notes, r: notes.weights(r), self.inertia)

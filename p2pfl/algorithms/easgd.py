@@ -20,8 +20,10 @@ import pydantic
 import torch
 from torch import Tensor
 
+from p2pfl.algorithms._replay import Gossip
 from p2pfl.algorithms._star import keys_of, models, refuse_other_graphs
 from p2pfl.contracts import Sketch, Training
+from p2pfl.evidence import Notes, Page
 from p2pfl.messages import HUB, Exchange, Form, Mail, Message, PeerId, Report, Step
 from p2pfl.peer import Peer, Role
 
@@ -101,6 +103,13 @@ class Hub:
         """The centre."""
         return state.x_D
 
+    def telltale(self) -> Gossip:
+        """What its mail tells of members' steps: of each, all that pulls at it comes from here."""
+        return Gossip(self._elastics, key=_sent_key)
+
+    def _elastics(self, notes: Notes, r: int) -> Mapping[PeerId, Mapping[PeerId, float]]:
+        return {i: {HUB: self.rule.beta / len(notes.trainings)} for i in notes.trainings}
+
 
 @dataclass(frozen=True)
 class Member:
@@ -132,6 +141,11 @@ class Member:
     def model(self, state: State) -> Tensor:
         """The member's own parameters; members are not evaluated."""
         return state.x_D
+
+
+def _sent_key(page: Page, j: PeerId) -> bytes:
+    """The key under which a member was to answer."""
+    return keys_of(page.me, {j: page.said[j][0]}).get(j, b"")
 
 
 def common_point(me: Peer) -> Tensor:

@@ -5,11 +5,9 @@ Algorithm 1, in the form theta += step * sum_i p_i (theta_i - theta) / sum_i p_i
 Sketched as in DBCL (Wang & Zhang, section 4): the hub draws a key and sends `key, down(theta)`, members train in
 the sketched space, the hub applies `up` to the mean of their updates. Hub and member are two flows.
 
-Keys (ours): in the paper all members of a round train under one key. With `keys: own` each has another, and the hub
-takes the mean of `up` of each update, in which the noise of their sketches averages out as well.
-
-Averaging (ours): what the hub evaluates is the running mean of its models, the old mean weighing
-min(averaging, r / (r + 9)) in round r: it takes most of the sketch's noise away.
+Ours: with `keys: own` each member has another key, and the hub takes the mean of `up` of each update, in which the
+noise of their sketches averages out as well. What the hub evaluates is the running mean of its models, the old mean
+weighing min(averaging, r / (r + 9)) in round r: it takes most of the sketch's noise away.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 
 from p2pfl.algorithms._star import keys_of, models, refuse_other_graphs, update
+from p2pfl.algorithms._star_clues import OfHub, OfMember
 from p2pfl.contracts import Sketch, Training
 from p2pfl.messages import HUB, Exchange, Form, Mail, Message, PeerId, Report, Step
 from p2pfl.peer import Peer, Role
@@ -112,6 +111,10 @@ class Hub:
         """The running mean; the model itself without averaging."""
         return state.mean_D
 
+    def telltale(self) -> OfHub:
+        """What its mail tells of a member's steps."""
+        return OfHub()
+
 
 @dataclass(frozen=True)
 class Member:
@@ -143,3 +146,7 @@ class Member:
     def model(self, state: Tensor) -> Tensor:
         """Members are not evaluated."""
         return state
+
+    def telltale(self) -> OfMember:
+        """What its mail tells of the others' steps."""
+        return OfMember(self.rule.chosen, self.rule.step, self.rule.keys == "own")

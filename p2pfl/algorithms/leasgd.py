@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import pydantic
@@ -23,7 +24,8 @@ import torch
 from torch import Tensor
 
 from p2pfl.algorithms import _flood
-from p2pfl.algorithms._pairing import PAIRINGS, pools
+from p2pfl.algorithms._pairing import PAIRINGS, announced, pools
+from p2pfl.algorithms._replay import Gossip
 from p2pfl.contracts import Sketch, Training
 from p2pfl.messages import Exchange, Figure, Form, Mail, PeerId, Report, Step
 from p2pfl.peer import Peer, Role
@@ -141,3 +143,7 @@ class LEASGD:
     def model(self, state: State) -> Tensor:
         """The peer's own parameters."""
         return state.x_D
+
+    def telltale(self) -> Gossip:
+        """What its mail tells of others' steps: of those who are one's partners in two rounds running."""
+        return Gossip(partial(announced, PAIRINGS[self.pairing], self.rho))

@@ -21,6 +21,8 @@ Link = tuple[str, str]
 
 LOG_BYTES = 16_000
 """How much of the end of log.txt is shown."""
+APART = {"spied", "spying"}
+"""What rows have that tell of an attack, by any of these: they are no rounds of their peer. See leaks.py."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +200,8 @@ def _records(text: str) -> tuple[dict[str, tuple[Row, ...]], tuple[Row, ...], di
         peer = peer_label(row.get("peer")) if isinstance(row, dict) else None
         if type(round_) is not int or not 0 <= round_ < 10**9 or (peer is None and row.get("peer") != "all"):
             unreadable += 1
+        elif APART & row.keys():
+            continue
         elif peer is None:
             whole.append(row)
         elif "to" in row:

@@ -28,7 +28,7 @@ REFRESH_S = 0.25
 LINE_S = 2.0
 SHARE = 25
 """A refresh that took t seconds is not followed by another for `SHARE * t`."""
-MOST_ROWS, SLOWEST = 16, 8
+MOST_ROWS, SLOWEST, MOST_SPIES = 16, 8, 6
 STRAGGLES = 1.5
 STRAGGLES_S = 0.05
 """A peer straggles when it computed so many times the median for its last round, and more than a moment."""
@@ -46,6 +46,7 @@ class Live:
         self.console, self.name, self.rounds, self.target = console, printable(name), rounds, target
         self.peers = {peer: Progress(printable(peer)) for peer in peers}
         self.absent: set[str] = set()
+        self.spying: dict[str, str] = {}
         self._screen: Screen | Cell | None = (
             Screen(console=console, auto_refresh=False)
             if console.is_terminal and not console.is_dumb_terminal
@@ -80,7 +81,9 @@ class Live:
         """Take in a row of the record, and show it if it is time to."""
         peer = self.peers.get(peer_name)
         evaluated = False
-        if peer is not None and "link_bytes" not in row:
+        if (spies := progress.spies(row)) is not None:
+            self.spying[peer_name] = spies.replace("\n", " ")
+        elif peer is not None and "link_bytes" not in row and "spied" not in row:
             evaluated = progress.take(peer, row)
             self.absent.discard(peer_name)
             if row.get("absent"):
@@ -104,7 +107,7 @@ class Live:
         ahead = f" (fastest {fastest})" if fastest > slowest + 1 else ""
         told = [f"slow: {', '.join(stragglers)}"] if (stragglers := self._stragglers()) else []
         told += [f"budget spent: {', '.join(spent)}"] if (spent := self._spent()) else []
-        return "  ".join([f"round {slowest}/{self.rounds}{ahead}", *self._figures(), *told])
+        return "  ".join([f"round {slowest}/{self.rounds}{ahead}", *self._figures(), *told, *self._spies()])
 
     def _miss(self, absent: object, round_: int) -> None:
         for label in map(peer_label, absent if isinstance(absent, list) else []):
@@ -158,6 +161,13 @@ class Live:
         """Who has stopped training, its privacy budget being spent."""
         return [peer.name for peer in self.peers.values() if peer.budget_spent]
 
+    def _spies(self) -> list[str]:
+        """How far the attack is that each peer is at, and that the run waits for them, where it does."""
+        at_work = [f"peer {printable(peer)} spies: {printable(said)}" for peer, said in self.spying.items() if said]
+        more = [f"and {len(at_work) - MOST_SPIES} others spy"] if len(at_work) > MOST_SPIES else []
+        waits = ["the run ends when attacks are through"] if at_work and self._span()[0] >= self.rounds else []
+        return [*at_work[:MOST_SPIES], *more, *waits]
+
     def _refresh(self) -> None:
         if self._screen is not None:
             began_s = time.monotonic()
@@ -178,6 +188,7 @@ class Live:
             told.append(Text(f"slow: {', '.join(slow)}", "yellow"))
         if spent := self._spent():
             told.append(Text(f"budget spent: {', '.join(spent)}", "yellow"))
+        told += [Text(said, "magenta") for said in self._spies()]
         if self.absent:
             told.append(Text(f"absent: {', '.join(sorted(self.absent, key=lambda peer: (len(peer), peer)))}", "red"))
         return Group(*told, *self._table())

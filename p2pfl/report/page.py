@@ -10,10 +10,10 @@ import jinja2
 from markupsafe import Markup
 
 from p2pfl.own_code import FOLDER
-from p2pfl.report import curves, ending, headline, pairs, peer_graph, privacy, roc, strips
+from p2pfl.report import curves, ending, headline, leak_section, pairs, peer_graph, privacy, roc, strips
 from p2pfl.report.folder import Run, read
 from p2pfl.report.svg import SHADES, style
-from p2pfl.report.units import humane, size
+from p2pfl.report.units import size
 
 MOST_LINKS = 500
 """How many links the table of links lists."""
@@ -33,6 +33,7 @@ def render(run: Run) -> str:
         pictures = [*curves.pictures(run), *roc.pictures(run), *peer_graph.pictures(run), *pairs.pictures(run)]
         pictures += strips.pictures(run)
         spent = privacy.picture(run)
+        spied = leak_section.section(run)
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals["drawn"] = lambda picture: Markup(picture.svg)
@@ -51,7 +52,7 @@ def render(run: Run) -> str:
         virtual=ending.virtual(run),
         roles=list(SHADES),
         figures=headline.figures(run),
-        attacks=_attacks(run),
+        spied=spied,
         links=_links(run),
         environment=json.dumps(run.environment, indent=2, ensure_ascii=False) if run.environment else "",
         again=_again(run),
@@ -62,14 +63,6 @@ def _again(run: Run) -> str:
     """The command that runs it once more; with plug-ins of one's own beside the scenario it has to allow them."""
     allowed = ["--allow-code"] if (run.folder / FOLDER).is_dir() else []
     return shlex.join(["p2pfl", "launch", str(run.folder / "scenario.yaml"), *allowed])
-
-
-def _attacks(run: Run) -> tuple[list[str], list[list[str]]]:
-    """The heads and rows of the table of attacks."""
-    told = run.summary.get("attacks")
-    attacks = [attack for attack in told if isinstance(attack, dict)] if isinstance(told, list) else []
-    heads = list(dict.fromkeys(key for attack in attacks for key in attack))
-    return heads, [[humane(key, attack[key]) if key in attack else "" for key in heads] for attack in attacks]
 
 
 def _links(run: Run) -> list[tuple[str, str, str]]:

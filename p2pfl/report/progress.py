@@ -9,10 +9,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from p2pfl.report.units import number, size
+from p2pfl.report.units import number, numbers, share, size
 
 SAID = ("loss", "sent_bytes", "compute_s", "epsilon")
 """The figures of a row that are kept as they come."""
+LONGEST = 100
+"""How much is shown of what an attack is about."""
 
 
 @dataclass
@@ -47,6 +49,18 @@ def take(peer: Progress, row: Mapping[str, Any]) -> bool:
         return False
     peer.figures["accuracy"] = peer.accuracies[peer.round] = accuracy
     return True
+
+
+def spies(row: Mapping[str, Any]) -> str | None:
+    """How far an attack is, in a few words: of a row that says so; nothing once it is through, None of other rows."""
+    told = row.get("spying")
+    if not isinstance(told, Mapping):
+        return None
+    done, loss = (numbers(told).get(key) for key in ("done", "loss"))
+    if done is not None and done >= 1:
+        return ""
+    said = [str(told.get("about", ""))[:LONGEST], *([] if done is None else [share(done, 0)])]
+    return "  ".join([*said, *([] if loss is None else [f"loss {loss:.3g}"])])
 
 
 def table(peers: Iterable[Progress], private: bool, absent: Iterable[str]) -> Table:

@@ -102,6 +102,10 @@ def humane(path: str, value: object) -> str:
         return size(figure * 1e6)
     if parts[0].endswith("accuracy") or parts[-1].endswith("_accuracy"):
         return share(figure, 2)
+    if parts[-1].startswith("recovered"):
+        return share(figure)
+    if parts[-1].endswith("_db"):
+        return f"{figure:.1f} dB"
     return str(value) if parts[0] == "seed" else plain(figure)
 
 

@@ -7,10 +7,13 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from p2pfl.contracts import Bus
-from p2pfl.messages import Collect, Exchange, Mail, Message, Pause, Report
+from p2pfl.messages import Aside, Collect, Exchange, Mail, Message, Pause, Report
+from p2pfl.runtime.beside import Beside
 from p2pfl.runtime.life import Asked, Gate, Keep, Killed, Life, Now
+from p2pfl.runtime.spying import Noted
 
 
 class ScriptedDeath(Exception):
@@ -21,12 +24,13 @@ class ScriptedDeath(Exception):
 class Outside:
     """What a life has beside its bus.
 
-    `say` hears its reports, as messages of kind `row`; `keep` puts a model on disk, called from the thread that
-    computes; `ask` answers at a gate whether that round was the last.
+    `say` hears its reports, as messages of kind `row`, and of kind `spying` how far an attack is; `keep` puts a model,
+    or a page of notes, on disk, called from the thread that computes; `ask` answers at a gate whether that round was
+    the last.
     """
 
     say: Callable[[Message], None]
-    keep: Callable[[Keep], None]
+    keep: Callable[[Keep | Noted], None]
     ask: Callable[[int], Awaitable[bool]]
 
 
@@ -36,8 +40,19 @@ async def drive(life: Life, bus: Bus, outside: Outside, thread: ThreadPoolExecut
     Between two exchanges that wait for mail there is only computation: it runs in `thread`, and what needs no answer
     is handed to the loop from there. Raises ScriptedDeath where the scenario kills the peer.
     """
-    driver = _Driver(life, bus, outside)
     loop = asyncio.get_running_loop()
+    with Beside() as beside:
+        driver = _Driver(life, bus, outside, beside)
+        await _live(driver, thread, loop)
+        bus.at(driver.round, learning=False)  # through all rounds: what is still worked on beside holds nobody up
+        await beside.through()
+    if driver.failures:
+        raise driver.failures[0]
+
+
+async def _live(driver: _Driver, thread: ThreadPoolExecutor, loop: asyncio.AbstractEventLoop) -> None:
+    """Ask and answer until the life is over."""
+    bus, outside = driver.bus, driver.outside
     answer: Mail | bool | None = None
     while True:
         step = await loop.run_in_executor(thread, driver.compute, answer, loop)
@@ -62,6 +77,11 @@ async def drive(life: Life, bus: Bus, outside: Outside, thread: ThreadPoolExecut
                 answer = bus.take(step.kind)
 
 
+def kind_of(report: Report) -> str:
+    """How a report is announced: a row of its peer's, or what an attack beside the rounds found."""
+    return "found" if "spied" in report.figures else "row"
+
+
 @dataclass
 class _Driver:
     """What is between a life and its bus. `compute` runs in the thread, all else in the loop."""
@@ -69,6 +89,7 @@ class _Driver:
     life: Life
     bus: Bus
     outside: Outside
+    beside: Beside
     born_s: float = field(default_factory=time.monotonic)
     round: int = 0
     failures: list[Exception] = field(default_factory=list)
@@ -78,8 +99,10 @@ class _Driver:
         try:
             step = next(self.life) if answer is None else self.life.send(answer)
             while not (isinstance(step, Asked) and (not isinstance(step, Exchange) or step.expect)):
-                if isinstance(step, Keep):
+                if isinstance(step, Keep | Noted):
                     self.outside.keep(step)
+                elif isinstance(step, Aside):
+                    self.beside.start(step, partial(loop.call_soon_threadsafe, self.attempt))
                 else:
                     loop.call_soon_threadsafe(self.attempt, step)
                 step = self.life.send({})
@@ -87,15 +110,17 @@ class _Driver:
         except StopIteration:
             return None
 
-    def attempt(self, step: Exchange | Report | Now) -> None:
+    def attempt(self, step: Exchange | Report | Now | Message) -> None:
         """Do it; a failure is kept for `drive`, since the loop's callbacks have nobody to tell."""
         try:
             self.do(step)
         except Exception as error:
             self.failures.append(error)
 
-    def do(self, step: Exchange | Report | Now) -> None:
+    def do(self, step: Exchange | Report | Now | Message) -> None:
         match step:
+            case Message():
+                self.outside.say(step)
             case Exchange():
                 for to, message in step.post.items():
                     self.bus.post(to, message)
@@ -106,4 +131,4 @@ class _Driver:
                 self.bus.at(step.round, step.learning)
             case Report():
                 sent = {"time_s": time.monotonic() - self.born_s, "sent_bytes": sum(self.bus.sent_bytes.values())}
-                self.outside.say(Message("row", step.round, step.tensors, {**step.figures, **sent}))
+                self.outside.say(Message(kind_of(step), step.round, step.tensors, {**step.figures, **sent}))

@@ -23,8 +23,9 @@ from p2pfl.errors import LocalError, ScenarioError
 from p2pfl.messages import peer_name
 from p2pfl.plugins import brief
 from p2pfl.runtime import card
+from p2pfl.runtime.environment import prepare
 from p2pfl.runtime.plan import Plan
-from p2pfl.runtime.record import Recorder, Row, prepare
+from p2pfl.runtime.record import Recorder, Row
 from p2pfl.runtime.referee import Overseer
 from p2pfl.runtime.summary import summarise
 from p2pfl.runtime.survey import insist

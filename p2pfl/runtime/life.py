@@ -14,8 +14,9 @@ from typing import Any
 from torch import Tensor
 
 from p2pfl.errors import LocalError
-from p2pfl.messages import Collect, Exchange, Figure, Mail, Pause, Report, Step
+from p2pfl.messages import Aside, Collect, Exchange, Figure, Mail, Pause, Report, Step
 from p2pfl.peer import Flow
+from p2pfl.runtime.spying import Noted
 from p2pfl.runtime.world import Seat
 
 
@@ -24,8 +25,9 @@ class Course:
     """What is asked of a peer beyond its algorithm.
 
     `killed` is the round at whose start it is killed, if any; `keep_every` says after which rounds its model is kept.
-    With `gated` it asks, whenever models are evaluated, whether that was the last round. Whose clock has come to
-    `seconds` ends with the round it is in, whatever the others do.
+    In rounds that are `logged` it says which examples it holds. With `gated` it asks, whenever models are evaluated,
+    whether that was the last round. Whose clock has come to `seconds` ends with the round it is in, whatever the
+    others do.
     """
 
     rounds: int
@@ -37,6 +39,7 @@ class Course:
     gated: bool = False
     keep_every: int | None = None
     seconds: float = math.inf
+    logged: frozenset[int] = frozenset()
 
     def ends(self, r: int, clock_s: float) -> bool:
         """Whether this round is known to be the last, now that it took until `clock_s`."""
@@ -106,7 +109,7 @@ class Tally:
         return Tally(self.clock, self.vectors, self.tensor_bytes)
 
 
-Ask = Step | Now | Killed | Gate | Keep
+Ask = Step | Now | Killed | Gate | Keep | Noted
 Asked = Exchange | Pause | Collect | Killed | Gate
 """What a life goes on from only with an answer; an exchange that expects nobody needs none."""
 Life = Generator[Ask, Mail | bool, None]
@@ -131,6 +134,9 @@ def life(seat: Seat, course: Course, clock: Callable[[], float] = time.perf_coun
         state = yield from _observed(seat.flow.round(seat.in_round(me, r), state, r), tally, figures, tensors)
         if tally.steps:  # who is not chosen skips the round
             figures |= {"round_s": clock() - began_s, "compute_s": tally.compute_s}
+        if r in course.logged and me.task.examples:
+            batches = range((r - 1) * me.local_steps, r * me.local_steps)
+            figures["held"] = {str(b): list(me.task.held(b)) for b in batches}
         last = course.ends(r, clock() - born_s)
         if seat.evaluated:
             yield from _looked_at(seat, state, course, r, last, figures, tensors)
@@ -187,6 +193,10 @@ def _observed(
             return end.value
         finally:
             tally.compute_s += tally.clock() - since_s
+        if isinstance(step, Aside | Noted):  # beside the round
+            yield step
+            mail = {}
+            continue
         tally.steps += 1
         if isinstance(step, Report):
             figures.update(step.figures)

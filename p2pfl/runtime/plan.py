@@ -13,8 +13,9 @@ from typing import Protocol
 
 from p2pfl import own_code, plugins, scenario
 from p2pfl.messages import Message, PeerId
-from p2pfl.runtime import checkpoint
+from p2pfl.runtime import capture, checkpoint
 from p2pfl.runtime.life import Course, Keep, asynchronous
+from p2pfl.runtime.spying import Noted, logged
 from p2pfl.runtime.world import World
 from p2pfl.scenario import Scenario
 from p2pfl.seeds import Seeds
@@ -29,8 +30,8 @@ class Watcher:
     """Who hears what happens to a peer, and may tell all peers something. `tell` is set by the engine.
 
     It hears messages of these kinds: `seated` (device), `began` (round 1, at_s), `row` (a row of the record; tensors:
-    model), `gate` (through a round, waiting for the verdict), `left` (links: bytes by neighbour; faults; pss_mb),
-    `killed` (as the scenario says), `crashed` (traceback). It tells of a `verdict` (last) on the round at a gate.
+    model), `spying` (about, done, loss: how far an attack is), `found` (spied: what it made of it; tensors), `gate`
+    (through a round, waiting for the verdict), `left` (links: bytes by neighbour; faults; pss_mb), `killed` (as the scenario says), `crashed` (traceback). It tells of a `verdict` (last) on the round at a gate.
     """
 
     hear: Callable[[PeerId, Message], None]
@@ -78,11 +79,15 @@ class Plan:
             test=evaluate.test,
             gated=bool(settings.stop) and not alone,
             keep_every=(save.every or evaluate.every) if save.checkpoints else None,
+            logged=logged(settings, peer, settings.rounds),
             seconds=min((stop.seconds for stop in settings.stop if alone and stop.seconds), default=math.inf),
         )
 
-    def keep(self, peer: PeerId, kept: Keep) -> None:
-        """Put a model of a peer on disk, in the folder of the run."""
+    def keep(self, peer: PeerId, kept: Keep | Noted) -> None:
+        """Put a model of a peer, or what it noted, on disk, in the folder of the run."""
+        if isinstance(kept, Noted):
+            capture.write(self.folder, self.world, kept.page)
+            return
         most = self.settings.save.checkpoints
         checkpoint.write(self.folder, peer, kept.round, kept.x_D, self.world.layout, most)
 

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
-import psutil
-import torch
 from torch import Tensor
 
-from p2pfl import own_code, scenario
 from p2pfl.messages import HUB, Figure, Message, PeerId, peer_name
 from p2pfl.metrics.consensus import consensus_distance, squared_norm
+from p2pfl.runtime import findings
 from p2pfl.runtime.life import asynchronous
 from p2pfl.runtime.newest import Newest
-from p2pfl.runtime.world import World, cores
+from p2pfl.runtime.world import World
 
 Row = dict[str, Any]
 APART = 10
@@ -81,6 +75,10 @@ class Recorder:
                     self.tell(_seating(self.devices))
             case "began":
                 self.began_s = max(self.began_s, float(str(figures["at_s"])))
+            case "spying":
+                self.show({"peer": _label(peer), "round": message.round, "spying": dict(figures)})
+            case "found":
+                self._hear_finding(peer, message)
             case "row":
                 self.add({"peer": _label(peer), "round": message.round, **figures})
                 if figures.get("budget_spent") and peer not in self.spent_out:
@@ -111,9 +109,8 @@ class Recorder:
         self.rows.append(row)
         try:
             self._records.write(json.dumps(row, allow_nan=False) + "\n")
-        except OSError as error:  # a full disk: there is no use in learning on unrecorded
-            self.failure = self.failure or error
-            self.stop()
+        except OSError as error:
+            self._fail(error)
         self.show(row)
 
     def links(self, label: int | str) -> Mapping[PeerId, int]:
@@ -137,6 +134,26 @@ class Recorder:
         self._say(peer, what)
         for round in sorted(self._pending):
             self._complete(round)
+
+    def _hear_finding(self, peer: PeerId, message: Message) -> None:
+        """Keep what a curious peer found, and tell of it in a row."""
+        told = message.figures["spied"]
+        assert isinstance(told, Mapping)
+        try:
+            findings.write(self.folder, told, message.tensors)
+        except OSError as error:
+            self._fail(error)
+        short = {key: told[key] for key in ("victim", "method", "reading", "failed") if key in told}
+        self.add({"peer": _label(peer), "round": message.round, "spied": short})
+        if "failed" in told:
+            self._say(
+                peer, f"failed to attack, {told.get('method')!s} on peer {told.get('victim')!s}: {told['failed']!s}"
+            )
+
+    def _fail(self, error: OSError) -> None:
+        """A full disk: there is no use in learning on unrecorded."""
+        self.failure = self.failure or error
+        self.stop()
 
     def _hear_model(self, peer: PeerId, round: int, x_D: Tensor) -> None:
         self._pending.setdefault(round, {})[peer] = x_D
@@ -201,50 +218,3 @@ def _seating(devices: Mapping[PeerId, str]) -> str:
 
 def _label(peer: PeerId) -> int | str:
     return peer if peer >= 0 else peer_name(peer)
-
-
-def prepare(folder: Path, world: World, version: str) -> None:
-    """Write what is known before the first peer starts: scenario, graph, environment."""
-    settings = world.settings
-    devices = ", ".join(sorted({world.device(i) for i in world.roles}))
-    head = f"# as resolved by p2pfl {version}; devices: {devices}; torch threads a peer: {world.threads}\n"
-    (folder / "scenario.yaml").write_text(head + scenario.dump(settings))
-    graph = {"nodes": sorted(world.graph), "links": [list(link) for link in world.links]}
-    (folder / "graph.json").write_text(json.dumps(graph))
-    environment = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "p2pfl": version,
-        "commit": _commit(),
-        "python": sys.version.split()[0],
-        "libraries": {name: metadata.version(name) for name in ("torch", "numpy", "pyzmq", "msgpack", "networkx")},
-        "system": platform.platform(),
-        "cores": cores(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "gpus": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],
-        "devices": {peer_name(i): world.device(i) for i in world.roles},
-        "torch_threads_per_peer": world.threads,
-        "data_sha256": settings.data.value.checksums(),
-        "plugins_sha256": _kept_plugins(folder),
-    }
-    (folder / "environment.json").write_text(json.dumps(environment, indent=2))
-
-
-def _kept_plugins(folder: Path) -> dict[str, str]:
-    """Copy the user's own plug-ins beside the run's scenario; SHA-256 of each, by its place there."""
-    for name, file in own_code.files().items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(file.read_bytes())
-    return own_code.checksums()
-
-
-def _commit() -> str | None:
-    """The commit that p2pfl runs from, where it runs from its own checkout."""
-    here = Path(__file__).resolve().parents[2]
-    try:
-        asked = subprocess.run(
-            ["git", "rev-parse", "--show-toplevel", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    top, _, commit = asked.stdout.strip().partition("\n")
-    return commit if asked.returncode == 0 and Path(top) == here else None

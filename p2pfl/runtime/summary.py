@@ -11,6 +11,7 @@ import numpy
 from p2pfl import mixing
 from p2pfl.messages import HUB, Figure, PeerId, peer_name
 from p2pfl.metrics.consensus import consensus_model
+from p2pfl.runtime import findings, judging
 from p2pfl.runtime.privacy import privacy
 from p2pfl.runtime.record import Recorder, Row
 from p2pfl.runtime.world import World
@@ -49,6 +50,7 @@ def summarise(recorder: Recorder, birth_s: float, wall_s: float) -> dict[str, An
         "vectors_to_loss": None if learned is None else _by(rows, learned, "vectors"),
         **_took(recorder, rows, birth_s, wall_s),
         "privacy": privacy(settings, everything, reached),
+        **judging.summed(recorder.folder, world, findings.held(everything)),
         "faults": _faults(recorder),
         "absent": _absent(rows),
     }

@@ -6,6 +6,7 @@ from p2pfl import own_code, scenario
 from p2pfl.errors import ScenarioError
 from p2pfl.learning.clipped import mixes_examples
 from p2pfl.protection import Guard
+from p2pfl.runtime import capture
 from p2pfl.runtime.world import World
 from p2pfl.scenario import Start
 from p2pfl.seeds import Seeds
@@ -30,6 +31,7 @@ def insist(world: World) -> None:
             raise error.under("init") from None
     if world.settings.defences:
         _defend(world)
+    capture.refuse_too_much(world)
 
 
 def _make(world: World, key: str, make: str) -> None:

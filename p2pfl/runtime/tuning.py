@@ -13,6 +13,7 @@ import os
 import platform
 import struct
 import sys
+import threading
 from contextlib import suppress
 
 SLICE_NS = 100_000_000
@@ -34,6 +35,13 @@ def take_long() -> None:
         size, policy, flags, priority = 56, os.SCHED_BATCH, 0, 0  # struct sched_attr of linux/sched/types.h
         attributes = struct.pack("=IIQiIQQQII", size, policy, flags, os.nice(0), priority, SLICE_NS, 0, 0, 0, 0)
         ctypes.CDLL(None).syscall(number, 0, ctypes.create_string_buffer(attributes, size), 0)
+
+
+def give_way() -> None:
+    """For the calling thread: compute only when nobody else wants to, as far as there is such a thing."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def keep_memory() -> None:

@@ -24,7 +24,7 @@ from p2pfl.learning.task import SGDTask
 from p2pfl.messages import Form, PeerId
 from p2pfl.peer import Flow, Peer, Role, Roster
 from p2pfl.protection import Chain, Guard, Stake
-from p2pfl.runtime import checkpoint
+from p2pfl.runtime import checkpoint, spying
 from p2pfl.scenario import Scenario, Start
 from p2pfl.seeds import Seeds
 
@@ -209,7 +209,7 @@ class World:
             origin=self.beginning(origin).to(self.device(peer), copy=True) if origin else None,
         )
         around = self.around if scenario.varies(settings) else None
-        return Seat(me, role.flow, role.evaluated, settings.group(peer).speed, around)
+        return Seat(me, spying.hidden(self, peer, role.flow, me), role.evaluated, settings.group(peer).speed, around)
 
     def device(self, peer: PeerId) -> str:
         """Where a peer computes: `auto` spreads the peers over the GPUs, or takes the CPU where there is none."""

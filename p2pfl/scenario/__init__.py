@@ -14,7 +14,7 @@ from p2pfl.scenario.door import (
     shipped,
 )
 from p2pfl.scenario.drawing import LOOKED_AT, graph, graph_in, graphs, varies
-from p2pfl.scenario.keys import SLOTS, Churn, Evaluate, Group, Save, Scenario, Start, Stop
+from p2pfl.scenario.keys import SLOTS, Churn, Evaluate, Group, Malice, Save, Scenario, Start, Stop
 from p2pfl.scenario.publication import PUBLISHED, Published
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Churn",
     "Evaluate",
     "Group",
+    "Malice",
     "Published",
     "Save",
     "Scenario",

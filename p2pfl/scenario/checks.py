@@ -110,10 +110,10 @@ def _check_attacks(scenario: Scenario) -> None:
             raise ScenarioError(problem, "leave it out of victims", ("attacks", at, "victims"))
         for peer in attackers:
             flow = roles[peer].flow
-            if not hasattr(flow, "clue"):
-                problem = f"nobody has said what the mail of {scenario.algorithm.name} tells of others' steps"
-                raise ScenarioError(problem, "take dpsgd, leasgd, fedavg or easgd", ("attacks", at))
-            if (latest := scenario.rounds - flow.lag) < malice.rounds[-1]:
+            if not hasattr(flow, "telltale"):
+                problem = f"what the mail of {scenario.algorithm.name} tells peer {peer_name(peer)} is not worked out"
+                raise ScenarioError(problem, "take dpsgd, leasgd or fedavg, or the hub of easgd", path)
+            if (latest := scenario.rounds - flow.telltale().lag) < malice.rounds[-1]:
                 problem = f"attacks.{at}.rounds names round {malice.rounds[-1]} of {scenario.rounds}"
                 remedy = f"what peer {peer_name(peer)} hears tells of rounds 1 to {latest}"
                 raise ScenarioError(problem, remedy, ("attacks", at, "rounds"))

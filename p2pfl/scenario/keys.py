@@ -50,8 +50,9 @@ Count = Annotated[int, pydantic.Field(ge=1)]
 Share = Annotated[float, pydantic.Field(gt=0, le=1)]
 Who = Annotated[PeerId | str, pydantic.PlainValidator(_who, json_schema_input_type=PeerId | str)]
 """A peer by its number, the hub, or all peers of a group by its name."""
-_Span = typing.TypedDict("_Span", {"from": Count, "to": Count, "every": Count}, total=False)
-Rounds = Annotated[tuple[int, ...], pydantic.PlainValidator(_rounds, json_schema_input_type=tuple[Count, ...] | _Span)]
+Rounds = Annotated[
+    tuple[int, ...], pydantic.PlainValidator(_rounds, json_schema_input_type=tuple[Count, ...] | Mapping[str, Count])
+]
 """Rounds of a run, in order."""
 
 

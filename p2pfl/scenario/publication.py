@@ -14,11 +14,18 @@ import pydantic
 
 from p2pfl import plugins
 from p2pfl.errors import ScenarioError
+from p2pfl.evidence import HEAD, MATCHED, MEMORYLESS, PLAIN, SERVER, STATEFUL
 from p2pfl.yaml_marks import Document
 from p2pfl.yaml_settings import assign
 
 PUBLISHED = "published"
 """The key."""
+LEAKED = (
+    *("images", "recovered", "recovered_low", "recovered_high", "mse", "psnr_db", "ssim"),
+    *("label_accuracy", "auc", "seconds"),
+)
+"""What is told of what leaked in a run, and of each reading of it."""
+READINGS = (PLAIN, MEMORYLESS, SERVER, STATEFUL, MATCHED, HEAD, "linear")
 FIGURES = (
     *("accuracy.mean", "accuracy.min", "accuracy.max", "accuracy.consensus_model", "loss.mean"),
     *("auc.mean", "auc.min", "auc.max", "auc.consensus_model"),
@@ -29,6 +36,8 @@ FIGURES = (
     *("privacy.epsilon.max", "privacy.epsilon.mean", "privacy.to_target", "privacy.delta"),
     *("privacy.claimed.max", "privacy.claimed.mean"),
     *("privacy.audit.epsilon", "privacy.audit.right", "privacy.audit.guessed", "privacy.audit.canaries"),
+    *(f"leak.{figure}" for figure in LEAKED),
+    *(f"leak.{reading}.{figure}" for reading in READINGS for figure in LEAKED),
     *("startup_s", "round_s.median", "round_s.p95", "wall_s", "peer_memory_mb.median", "peer_memory_mb.max"),
 )
 """The numbers of summary.json that may be compared, by dotted key."""
@@ -38,7 +47,8 @@ ALIKE = ("name", "seed", PUBLISHED)
 
 def _known(figure: str) -> str:
     if figure not in FIGURES:
-        raise ValueError(plugins.nearest(figure, FIGURES))
+        shown = [known for known in FIGURES if known.count(".") < 2 or not known.startswith("leak.")]
+        raise ValueError(plugins.nearest(figure, shown, FIGURES))
     return figure
 
 

@@ -67,11 +67,36 @@ def cell(settings: Settings, column: str, telling: Iterable[str], hidden: Iterab
     Those that are `hidden` are left away.
     """
     if column not in slots() or column not in settings:
-        return brief(written(settings, column))
+        return brief(_attacks(settings.get(column)) or written(settings, column))
     if settings[column] == NONE:
         return f"no {plugins.singular(slots()[column].room)}"
     told = (_named(settings, column, name, telling, hidden) for name in str(settings[column]).split(AND))
     return brief(AND.join(told))
+
+
+def _attacks(value: object) -> str:
+    """Who attacks whom, as `idlg by 3 on 2 in 5 rounds from 1`; nothing of what is no list of attacks."""
+    try:
+        told = json.loads(value) if isinstance(value, str) and value.startswith("[{") else []
+    except (ValueError, RecursionError):
+        return ""
+    whole = all(isinstance(one, Mapping) and "attack" in one for one in told)
+    return AND.join(map(_attack, told)) if whole else ""
+
+
+def _attack(told: Mapping[str, Any]) -> str:
+    """One entry of a scenario's attacks: the attack with its unusual options, who, on whom, and in which rounds."""
+    name, given = _choice(told["attack"])
+    options = flat(given) if isinstance(given, Mapping) else {}
+    defaults, rounds = _defaults("attacks", name), told.get("rounds", [1])
+    unusual = [f"{key}={written(options, key)}" for key in options if _unusual(options, key, key, defaults)]
+    words = [f"{name}({', '.join(unusual)})" if unusual else name]
+    for key, word in (("peers", "by"), ("victims", "on")):
+        if isinstance(peers := told.get(key), list) and peers:
+            words.append(f"{word} {', '.join(map(str, peers))}")
+    if isinstance(rounds, list) and rounds and rounds != [1]:
+        words.append(f"in {len(rounds)} rounds from {rounds[0]}" if len(rounds) > 1 else f"in round {rounds[0]}")
+    return " ".join([*words, *(["together"] if told.get("collude") is True else [])])
 
 
 def _named(settings: Settings, column: str, name: str, telling: Iterable[str], hidden: Iterable[str]) -> str:

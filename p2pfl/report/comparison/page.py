@@ -94,7 +94,7 @@ def render(cases: Sequence[Case], left_out: Sequence[LeftOut], out: Path, title:
         published_plots=drawn,
         pictures=pictures,
         shown=shown,
-        grid=tables.grid(groups),
+        grids=_grids(groups),
         tuning=tables.tuning(index),
         left_out=left_out,
         runs=list(_runs(groups, out.parent, (judged, *LISTED))),
@@ -102,6 +102,13 @@ def render(cases: Sequence[Case], left_out: Sequence[LeftOut], out: Path, title:
         judged=ACCURACIES[judged],
         more=max(0, len(cases) - MOST_RUNS),
     )
+
+
+def _grids(groups: Sequence[Group]) -> list[tuple[str, tables.Grid]]:
+    """Settings against settings: in accuracy, and in what leaked where somebody attacked."""
+    judged, leak = accuracy(groups), tables.leak(groups)
+    told = [(f"Mean {ACCURACIES[judged]}", judged), *([(f"What leaked: {tables.LEAKS[leak]}", leak)] if leak else [])]
+    return [(title, grid) for title, figure in told if (grid := tables.grid(groups, figure)) is not None]
 
 
 def _template() -> jinja2.Template:

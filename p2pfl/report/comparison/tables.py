@@ -16,6 +16,8 @@ AWAITED = ("to_target", "to_loss")
 """How figures end that a run has only if it came to what was waited for."""
 WIDEST = 12
 """So many columns a table of settings against settings may have."""
+LEAKS = {"leak.recovered": "images read", "leak.label_accuracy": "labels read", "leak.auc": "AUC of attacks"}
+"""What may have leaked, by what tells most of it."""
 VERDICTS = {1: "better", -1: "worse", 0: "no difference shown"}
 
 
@@ -23,7 +25,7 @@ VERDICTS = {1: "better", -1: "worse", 0: "no difference shown"}
 class Measure:
     """A column of figures, as they are called in summary.json; `engine` says that it hangs on what ran the peers.
 
-    What was `asked` for, as a budget, makes no group the best.
+    What was `asked` for, as a budget, makes no group the best; nor does what leaked, which is a gain to who attacks.
     """
 
     figure: str
@@ -43,6 +45,10 @@ MEASURES = (
     Measure("vectors_to_loss", "vectors to loss"),
     Measure("privacy.epsilon.max", "epsilon", asked=True),
     Measure("privacy.to_target", "epsilon at target"),
+    Measure("leak.recovered", "images read", asked=True),
+    Measure("leak.psnr_db", "their PSNR", asked=True),
+    Measure("leak.label_accuracy", "labels read", asked=True),
+    Measure("leak.auc", "AUC of attacks", asked=True),
     Measure("bytes.sent", "sent", engine=True),
     Measure("bytes.to_target", "sent to target", engine=True),
     Measure("round_s.median", "a round", engine=True),
@@ -153,8 +159,17 @@ def _gap(group: Group, baseline: Group, figure: str) -> Cell:
     return Cell(told, gap.how, VERDICTS[gap.sign])
 
 
-def grid(groups: Sequence[Group]) -> Grid | None:
-    """Mean accuracy, settings against settings, where at least two of them vary and most of their pairs ran."""
+def leak(groups: Sequence[Group]) -> str | None:
+    """The figure that tells most of what leaked; None where nobody attacked."""
+    return next((figure for figure in LEAKS if any(group.seeds(figure) for group in groups)), None)
+
+
+def grid(groups: Sequence[Group], judged: str = "") -> Grid | None:
+    """The mean of a figure, settings against settings, where at least two of them vary and most of their pairs ran.
+
+    Of accuracy, if no figure is named.
+    """
+    judged = judged or accuracy(groups)
     names = axes(groups)
     if len(names) < 2:
         return None
@@ -168,13 +183,13 @@ def grid(groups: Sequence[Group]) -> Grid | None:
     known = {(group.cells[down], _among(group, others)): group for group in groups}
     if len(heads) > WIDEST or len(heads) < 2 or 2 * len(known) < len(lines) * len(heads):
         return None
-    cells = [[_mean(known.get((line, head)), accuracy(groups)) for head in heads] for line in lines]
+    cells = [[_mean(known.get((line, head)), judged) for head in heads] for line in lines]
     figures = [figure for row in cells for figure in row if figure is not None]
     if len(figures) < 2:
         return None
     low, span = min(figures), max(figures) - min(figures) or 1.0
     shades = [[None if figure is None else (figure - low) / span for figure in row] for row in cells]
-    texts = [[Cell("–" if figure is None else share(figure, 2)) for figure in row] for row in cells]
+    texts = [[Cell("–" if figure is None else humane(judged, figure)) for figure in row] for row in cells]
     return Grid(down, heads, list(zip(lines, texts, strict=True)), shades)
 
 

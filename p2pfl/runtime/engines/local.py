@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import signal
@@ -71,7 +72,9 @@ class _Launch:
     def __post_init__(self) -> None:
         self.world = self.plan.world
         self.parameters = sum(slot.size for slot in self.world.layout)
-        desk = Desk(self.hear, lambda peer: None, 4 * self.parameters, self.alive)
+        pixels = math.prod(self.world.data.shape)
+        limit_bytes = control.most_bytes(self.parameters, pixels, bool(self.plan.settings.attacks))
+        desk = Desk(self.hear, lambda peer: None, limit_bytes, self.alive)
         self.bus = ZeroMQBus(self.plan.run, desk, self.at("launcher"))
         self.watch.tell = self.tell
 

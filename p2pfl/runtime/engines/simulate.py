@@ -17,10 +17,13 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import ClassVar
 
-from p2pfl.messages import Collect, Exchange, Mail, Message, Pause, PeerId, Report
+from p2pfl.messages import Aside, Collect, Exchange, Mail, Message, Pause, PeerId, Report
+from p2pfl.runtime.beside import reports
+from p2pfl.runtime.drive import kind_of
 from p2pfl.runtime.life import Asked, Gate, Keep, Killed, Life, Now, life
 from p2pfl.runtime.pace import EXAMPLES_A_SECOND, paced
 from p2pfl.runtime.plan import Plan, Watcher
+from p2pfl.runtime.spying import Noted
 
 Answer = Mail | bool | None
 
@@ -43,6 +46,8 @@ class Simulate:
         try:
             while stage.turn() and not stop.is_set():  # noqa: ASYNC110 - it works, it does not wait
                 await asyncio.sleep(0)  # Ctrl-C and the screen have their turn
+            while stage.asides and not stop.is_set():
+                await stage.work_beside(stop)
         finally:
             gc.unfreeze()
 
@@ -66,6 +71,8 @@ class _Stage:
     )
     """What lies ready for a peer, by kind, round and sender, and when it was sent."""
     sent: dict[PeerId, Counter[PeerId]] = field(default_factory=lambda: defaultdict(Counter))
+    asides: deque[tuple[PeerId, Aside]] = field(default_factory=deque)
+    """What is computed when all rounds are over, in which nothing hangs on it."""
 
     def __post_init__(self) -> None:
         self.watch.tell = self.tell
@@ -145,9 +152,30 @@ class _Stage:
         self.ready.extend((i, bool(verdict.figures["last"])) for i in self.gated)
         self.gated.clear()
 
-    def handle(self, i: PeerId, step: Exchange | Report | Now | Keep) -> None:
+    async def work_beside(self, stop: asyncio.Event) -> None:
+        """Compute the next aside, in a thread, so that the loop can hear."""
+        loop = asyncio.get_running_loop()
+        i, aside = self.asides.popleft()
+
+        def say(said: Report | Message) -> None:
+            loop.call_soon_threadsafe(self.watch, i, said if isinstance(said, Message) else self.row(i, said))
+
+        def compute() -> None:
+            for report in reports(aside, say, stop.is_set):
+                say(report)
+
+        await loop.run_in_executor(None, compute)
+
+    def row(self, i: PeerId, report: Report) -> Message:
+        """A report as a row of the record."""
+        sent = {"time_s": self.clock_s[i], "sent_bytes": self.sent[i].total()}
+        return Message(kind_of(report), report.round, report.tensors, {**report.figures, **sent})
+
+    def handle(self, i: PeerId, step: Exchange | Report | Now | Keep | Noted | Aside) -> None:
         """Do what a step asks for."""
         match step:
+            case Aside():
+                self.asides.append((i, step))
             case Exchange():
                 for to, message in step.post.items():
                     if to in self.lives:
@@ -162,11 +190,10 @@ class _Stage:
                 self.rounds[i] = step.round
                 for late in [key for key in self.mail[i] if 0 < key[1] < step.round]:
                     del self.mail[i][late]
-            case Keep():
+            case Keep() | Noted():
                 self.plan.keep(i, step)
             case Report():
-                sent = {"time_s": self.clock_s[i], "sent_bytes": self.sent[i].total()}
-                self.watch(i, Message("row", step.round, step.tensors, {**step.figures, **sent}))
+                self.watch(i, self.row(i, step))
 
     def wake(self, peers: Iterable[PeerId], at_last: bool = False) -> None:
         """Those of `peers` whose mail is complete, or can no longer become so (or `at_last`), may go on."""

@@ -1,0 +1,153 @@
+"""Labels of a batch from the gradient of the output layer: one exactly, several as numbers of examples by label.
+
+Source: Zhao, Mopuri & Bilen 2020, "iDLG: Improved Deep Leakage from Gradients"; Wainakh et al. 2022, "User-Level Label
+Leakage from Gradients in Federated Learning"; Ma et al. 2023, "Instance-wise Batch Label Restoration via Gradients".
+Of the mean cross entropy of B examples the gradient in the bias of class c is g_c = p_c - n_c / B, p_c being the mean
+probability of c and n_c the number of examples of it: so n_c = B (p_c - g_c), and n_c > 0 wherever g_c < 0. Of one
+example the gradient in the weights is (p - y) h^T for its features h: as 1 - p_y is the sum of all other p_c, the row
+of its label is the longest, and the only one of the other sign.
+Shapes: C classes, F features of the output layer, D parameters, S and O as in `p2pfl.evidence`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from p2pfl.attacks._first_order import mean_gradient, weights
+from p2pfl.attacks._unrolled import standing
+from p2pfl.contracts import Layout
+from p2pfl.evidence import Case, Network, Sight
+
+NOISE_EXAMPLES = 64
+MOST_OWN = 256
+"""Examples of its own that an attacker takes the mean probabilities of."""
+CLEARLY = 1e-6
+"""Of the largest entry of a gradient: what is less below 0 may be rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What a sight shows of the mean gradient of the output layer, None where it shows nothing of it.
+
+    What was not seen of a tensor is 0, and so is what a mask left out.
+    """
+
+    weight_CF: Tensor | None
+    bias_C: Tensor | None
+
+
+def counts(case: Case, sight: Sight, network: Network) -> Tensor:
+    """How many examples of each of the C classes all batches of a sight hold together, int64, by the best guess.
+
+    They sum to the number of these examples. All are 0 where the sight shows nothing of the output layer.
+    """
+    head, examples = output_gradient(sight, network.layout), sum(sum(part.batches) for part in sight.parts)
+    counts_C = torch.zeros(network.classes, dtype=torch.int64, device=sight.moved_O.device)
+    if (head.bias_C is None and head.weight_CF is None) or examples == 0:
+        return counts_C
+    if examples == 1:
+        counts_C[single(head, case.masks)] = 1
+        return counts_C
+    p_C = expected(case, sight, network)
+    g_C = like_bias(head, p_C)
+    certain_C = (g_C < -CLEARLY * g_C.abs().max()).long()
+    return whole(examples * (p_C - g_C), certain_C, examples)
+
+
+def single(head: Head, masked: bool) -> int:
+    """The label of one example, exactly where the gradient is: the row of the other sign, which is the longest.
+
+    Of two classes both are equally long, and under a mask lengths say nothing: there features must not be negative.
+    """
+    shown = (head.weight_CF, None if head.bias_C is None else head.bias_C[:, None])
+    g_CF = torch.cat([each for each in shown if each is not None], 1)
+    if masked or len(g_CF) == 2:
+        return int(g_CF.sum(1).argmin())
+    return int(torch.linalg.svd(g_CF, full_matrices=False).U[:, 0].abs().argmax())
+
+
+def like_bias(head: Head, p_C: Tensor) -> Tensor:
+    """The gradient in the bias; where it was not seen, that in the weights, of features that are not negative.
+
+    Its row sums are those of the bias times the mean sum of features, which is taken to be as small as it can be: by
+    the rows that hold no example, g_c = p_c.
+    """
+    if head.bias_C is not None and bool(head.bias_C.any()):
+        return head.bias_C
+    assert head.weight_CF is not None
+    row_C = head.weight_CF.sum(1)
+    up_C = row_C > 0
+    return row_C * (p_C[up_C] / row_C[up_C]).median() if bool(up_C.any()) else row_C
+
+
+def dealt(counts_C: Tensor, sight: Sight, most: int) -> list[Tensor]:
+    """All ways to deal out labels to the batches of a sight, in order, N labels each; none if more than `most`.
+
+    Where they lie within a batch does not matter. None either where nothing was counted.
+    """
+    sizes = [size for part in sight.parts for size in part.batches]
+    if int(counts_C.sum()) != sum(sizes):
+        return []
+    ways = list(islice(_ways(counts_C.tolist(), sizes), most + 1))
+    return [torch.tensor(way) for way in ways] if len(ways) <= most else []
+
+
+def _ways(left: list[int], sizes: list[int]) -> Iterator[list[int]]:
+    """All ways to fill the batches with these numbers of labels, ascending within each."""
+    if not sizes:
+        yield []
+        return
+    for hand in _hands(left, sizes[0], 0):
+        rest = [count - hand.count(label) for label, count in enumerate(left)]
+        yield from (hand + others for others in _ways(rest, sizes[1:]))
+
+
+def _hands(left: list[int], size: int, label: int) -> Iterator[list[int]]:
+    """All ascending choices of `size` labels, from `label` on."""
+    if size == 0 or label == len(left):
+        yield from [[]] if size == 0 else []
+        return
+    for taken in range(min(left[label], size), -1, -1):
+        yield from ([label] * taken + others for others in _hands(left, size - taken, label + 1))
+
+
+def output_gradient(sight: Sight, layout: Layout) -> Head:
+    """The mean gradient that the steps of a sight had in the output layer, which is found by its name; float64."""
+    g_D = mean_gradient(sight, sum(slot.size for slot in layout))
+    parts = zip(layout, g_D.split_with_sizes([slot.size for slot in layout]), strict=True)
+    seen = {len(slot.shape): g.view(slot.shape) for slot, g in parts if slot.output and bool(g.any())}
+    return Head(seen.get(2), seen.get(1))
+
+
+def expected(case: Case, sight: Sight, network: Network) -> Tensor:
+    """The mean probability of each class where the steps began: on examples of the attacker's, or on noise. float64."""
+    device = sight.moved_O.device
+    inputs = case.own.x_NCHW[:MOST_OWN].to(device, torch.float64)
+    if len(inputs) == 0:
+        noise = torch.rand(NOISE_EXAMPLES, *network.shape, generator=case.seeds.torch("noise"), dtype=torch.float64)
+        inputs = noise.to(device)
+    total_C, counted = torch.zeros(network.classes, dtype=torch.float64, device=device), 0.0
+    with torch.no_grad():
+        for part in sight.parts:
+            weight = part.share * sum(weights(part))
+            total_C += weight * standing(network, part)(inputs).softmax(1).mean(0)
+            counted += weight
+    return total_C / counted
+
+
+def whole(wanted_C: Tensor, least_C: Tensor, total: int) -> Tensor:
+    """Integers next to `wanted_C`, of this sum, and no fewer than `least_C` as far as that sum allows."""
+    given_C = torch.maximum(wanted_C.floor().clamp(min=0).long(), least_C)
+    while int(given_C.sum()) != total:
+        over_C = given_C - wanted_C
+        if int(given_C.sum()) < total:
+            given_C[over_C.argmin()] += 1
+        else:
+            bound_C = torch.where((given_C > least_C).any() & (given_C <= least_C), -torch.inf, over_C)
+            given_C[torch.where(given_C > 0, bound_C, -torch.inf).argmax()] -= 1
+    return given_C

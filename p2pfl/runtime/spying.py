@@ -1,0 +1,123 @@
+"""A curious peer: a generator around its flow that notes what it says and hears, and has an attack work on the notes.
+
+The flow goes on as if nobody watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from p2pfl.evidence import Notes, Page
+from p2pfl.messages import Exchange, Form, Mail, Message, PeerId, Step
+from p2pfl.peer import Flow, Peer
+from p2pfl.runtime.insight import Place, aside, attackers_of, blank, common_start, place, victims
+from p2pfl.scenario import Malice, Scenario
+
+if TYPE_CHECKING:
+    from p2pfl.runtime.world import World
+
+
+@dataclass(frozen=True, eq=False)
+class Noted:
+    """A page of a curious peer's notes, to be kept on disk."""
+
+    page: Page
+
+
+@dataclass(frozen=True)
+class Curious:
+    """A Flow that another is hidden in; `malices` are the attacks that its peer makes by itself.
+
+    With `keeps` each page of its notes goes to disk. What it holds grows by a page a round.
+    """
+
+    flow: Flow
+    settings: Scenario
+    malices: tuple[Malice, ...]
+    keeps: bool
+    place: Place
+    notes: Notes = field(compare=False)
+    shared_start: bool
+
+    def start(self, me: Peer) -> Any:
+        """As the flow does."""
+        self.notes.origin_D = me.first_point() if self.shared_start else None
+        return self.flow.start(me)
+
+    def forms(self, me: Peer, r: int) -> Mapping[str, Form]:
+        """As the flow does."""
+        return self.flow.forms(me, r)
+
+    def model(self, state: Any) -> torch.Tensor:
+        """As the flow does."""
+        return self.flow.model(state)
+
+    def round(self, me: Peer, state: Any, r: int) -> Generator[Step, Mail, Any]:
+        """The flow's round, looked on; then what it lets be worked out, beside the rounds to come."""
+        said: dict[PeerId, list[Message]] = {}
+        heard: dict[PeerId, list[Message]] = {}
+        state = yield from _overheard(self.flow.round(me, state, r), said, heard)
+        page = Page(r, me, _settled(said), _settled(heard), state)
+        self.notes.pages[me.id][r] = page
+        if self.keeps:
+            yield Noted(page)  # type: ignore[misc]  # no flow says that, and it is no flow's business
+        for malice in self.malices:
+            if (attacked := r - self.place.telltale.lag) in malice.rounds:
+                for victim in victims(self.settings, malice, self.place, me):
+                    yield aside(self.place, self.notes, malice, victim, attacked)
+        return state
+
+
+def _overheard(
+    flow: Generator[Step, Mail, Any], said: dict[PeerId, list[Message]], heard: dict[PeerId, list[Message]]
+) -> Generator[Step, Mail, Any]:
+    """Pass everything on as it is, and note it."""
+    mail: Mail | None = None
+    while True:
+        try:
+            step = next(flow) if mail is None else flow.send(mail)
+        except StopIteration as end:
+            return end.value
+        if isinstance(step, Exchange):
+            for j, message in step.post.items():
+                said.setdefault(j, []).append(message)
+        mail = yield step
+        for j, message in mail.items():
+            heard.setdefault(j, []).append(message)
+
+
+def _settled(messages: Mapping[PeerId, list[Message]]) -> dict[PeerId, tuple[Message, ...]]:
+    return {j: tuple(each) for j, each in messages.items()}
+
+
+def hidden(world: World, peer: PeerId, flow: Flow, me: Peer) -> Flow:
+    """The flow of a peer, looked on if it is curious, or its mail is to be kept; else as it is."""
+    settings = world.settings
+    own = [malice for malice in settings.attacks if peer in attackers_of(settings, malice)]
+    keeps = peer in settings.named(settings.save.mail) or any(malice.collude for malice in own)
+    alone = tuple(malice for malice in own if not malice.collude)
+    if not keeps and not alone:
+        return flow
+    return Curious(
+        flow, settings, alone, keeps, place(world, (peer,), me.private), blank(world, (peer,)), common_start(world)
+    )
+
+
+def logged(settings: Scenario, peer: PeerId, rounds: int) -> frozenset[int]:
+    """The rounds in which a peer says which examples it holds, for the judgement of attacks after the run."""
+    if settings.save.mail:
+        return frozenset(range(1, rounds + 1))
+    found: set[int] = set()
+    for malice in settings.attacks:
+        if malice.score and peer not in attackers_of(settings, malice):
+            for r in malice.rounds:
+                found.update(range(max(1, r - EARLIER), r + 2))
+    return frozenset(found)
+
+
+EARLIER = 3
+"""Steps of so many rounds before may be found out along with those of an attacked one."""
