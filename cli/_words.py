@@ -60,7 +60,8 @@ def entries(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 def keepers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The peers whose mail the run that was named has kept."""
-    names = (path.name.removeprefix("peer-") for path in Path(ctx.params.get("run") or ".").glob("mail/peer-*"))
+    run = ctx.params.get("run") or next(iter(ctx.args), ".")  # where an option still lacks its value, all are loose
+    names = (path.name.removeprefix("peer-") for path in Path(run).glob("mail/peer-*"))
     return sorted((name for name in names if name.startswith(incomplete)), key=lambda name: (len(name), name))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import _options, _words
+from . import _words
 
 if TYPE_CHECKING:
     import rich.console
@@ -45,7 +45,7 @@ COLUMNS = {
     shell_complete=_words.attack_settings,
     help="Override a key of FILE, as in seconds=30.",
 )
-@_options.allow_code
+@click.option("--allow-code", is_flag=True, help="Let the plug-ins that RUN kept in its plugins/ run as your code.")
 @click.pass_context
 def attack(
     ctx: click.Context,
@@ -63,9 +63,9 @@ def attack(
     import rich.console
 
     from p2pfl.report import page
-    from p2pfl.runtime import afterwards
+    from p2pfl.runtime import asked
 
-    raid = afterwards.prepared(run, peers, file, sets, device, allow_code)
+    raid = asked.prepared(run, peers, file, sets, device, allow_code)
     console = rich.console.Console()
     with console.status("reading the mail") as status:
         outcome = raid.run(lambda _, message: show(console, status, message))
@@ -97,13 +97,16 @@ def show(console: rich.console.Console, status: rich.status.Status, message: Mes
 
 def table(entries: Any) -> rich.table.Table:
     """The findings with what they are worth."""
+    import rich.box
     import rich.table
     from rich.text import Text
 
     from p2pfl.report.units import humane
 
     shown = [key for key in COLUMNS if any(key in entry for entry in entries)]
-    made = rich.table.Table(*(COLUMNS[key] for key in shown))
+    made = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for key in shown:
+        made.add_column(COLUMNS[key], no_wrap=True)
     for entry in entries:
         made.add_row(*(Text(humane(key, entry[key]) if key in entry else "") for key in shown))
     return made

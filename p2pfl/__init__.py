@@ -84,6 +84,26 @@ def _sweep(sweep: Sweep, out: Path | None, jobs: int, case: int | None, retry: b
     return record
 
 
+def attack(
+    run: str | Path,
+    peers: Sequence[int | str],
+    entry: str | Path | Mapping[str, Any],
+    sets: Sequence[str] = (),
+    device: str = "auto",
+    allow_code: bool = False,
+) -> tuple[Mapping[str, Any], ...]:
+    """Attack a former run from the mail that it kept, and write its report anew: what `p2pfl attack` does.
+
+    An entry for each finding, as in the summary's `attacks`. Raises ScenarioError for anything wrong with it.
+    """
+    from p2pfl.report.page import write
+    from p2pfl.runtime import asked
+
+    outcome = asked.prepared(Path(run), peers, entry, sets, device, allow_code).run(lambda peer, message: None)
+    write(Path(run))
+    return outcome.entries
+
+
 def load(pattern: str | Path) -> list[dict[str, Any]]:
     """The summaries of all runs that a pattern matches, those of a sweep's folder among them; pandas takes the list.
 

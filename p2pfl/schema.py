@@ -47,7 +47,7 @@ MEANINGS: Mapping[str, str] = {
     "sketch": "How parameters travel.",
     "aggregator": "How a peer merges what it is sent.",
     "defences": "What a peer does to what leaves it.",
-    "attacks": "Who spies or lies, and when.",
+    "attacks": "Who spies on whom, how, and in which rounds.",
     "groups": "Peers that differ from the others, by the name of their group.",
     "churn": "Who dies when, as in [{round: 5, kill: [3]}].",
     "evaluate": "When models are evaluated, and on what.",

@@ -137,17 +137,60 @@ IN_THE_FILE: dict[str, tuple[str, tuple[str, ...]]] = {
         "topology:\n  watts_strogatz_graph:\n    kk: 4",
         ("unknown key 'kk' (bad.yaml:4)", "did you mean 'k'?"),
     ),
-    "attacks": ("attacks: [{peers: [3]}]", ("attacks is not built yet (bad.yaml:2)", "remove the key")),
+    "an attack without one": ("attacks: [{peers: [3]}]", ("attack is missing (bad.yaml:2)", "add 'attack: ...'")),
+    "attacks that are none": ("attacks: idlg", ("attacks is 'idlg' (bad.yaml:2)", "list of mappings")),
+    "unknown attack": (
+        "attacks:\n- peers: [3]\n  attack: idgl",
+        ("no attack 'idgl' (bad.yaml:4)", "did you mean 'idlg'?"),
+    ),
+    "option of an attack": (
+        "attacks:\n- peers: [3]\n  attack:\n    idlg:\n      victim: 2",
+        ("unknown key 'victim' (bad.yaml:6)", "there are"),
+    ),
+    "unknown key of an attack": (
+        "attacks:\n- {peers: [3], attack: idlg}\n- {peers: [3], attack: idlg, victim: 2}",
+        ("unknown key 'victim' (bad.yaml:4)", "did you mean 'victims'?"),
+    ),
+    "an attacker that is not there": (
+        "attacks: [{peers: [8], attack: idlg}]",
+        ("no peer 8 (bad.yaml:2)", "there are 0 to 7"),
+    ),
+    "a hub that is not there": ("attacks: [{peers: [hub], attack: idlg}]", ("no group 'hub' (bad.yaml:2)",)),
+    "nobody attacks": ("attacks: [{peers: [], attack: idlg}]", ("attacks.0.peers is [] (bad.yaml:2)", "name who")),
+    "its own victim": (
+        "attacks: [{peers: [3], victims: [2, 3], attack: idlg}]",
+        ("peer 3 is its own victim (bad.yaml:2)", "leave it out of victims"),
+    ),
+    "a round whose steps never show": (
+        "rounds: 4\nattacks:\n- peers: [3]\n  rounds: [4]\n  attack: idlg",
+        ("attacks.0.rounds names round 4 of 4 (bad.yaml:5)", "tells of rounds 1 to 3"),
+    ),
+    "rounds that are none": (
+        "attacks: [{peers: [3], rounds: {to: 3, step: 2}, attack: idlg}]",
+        ("rounds must be numbers from 1 on (bad.yaml:2)", "from: 1, to: 30"),
+    ),
+    "no rounds at all": (
+        "attacks:\n- peers: [3]\n  rounds: []\n  attack: idlg",
+        ("rounds is [] (bad.yaml:4)", "list them"),
+    ),
+    "an algorithm whose mail nobody reads": (
+        "algorithm: choco\nattacks: [{peers: [3], attack: idlg}]",
+        ("what the mail of choco tells peer 3 is not worked out (bad.yaml:3)", "take dpsgd"),
+    ),
     "two defences": (
         "defences: [{dp: 4.0}, {dp: 2.0}]",
-        ("defences holds more than one (bad.yaml:2)", "not built yet"),
+        ("dp must come first, it bounds what one example does", "(bad.yaml:2)", "two of its kind do not go together"),
     ),
     "unknown defence": ("defences:\n- dq: {epsilon: 4}", ("no defence 'dq' (bad.yaml:3)", "did you mean 'dp'?")),
     "option of a defence": (
         "defences:\n- dp:\n    epsilon: 4\n    clap: 2",
         ("unknown key 'clap' (bad.yaml:5)", "did you mean 'clip'?"),
     ),
-    "mail": ("save: {mail: [1]}", ("save.mail is not built yet (bad.yaml:2)", "remove the key")),
+    "mail of nobody there": ("save: {mail: [8]}", ("no peer 8 (bad.yaml:2)", "there are 0 to 7")),
+    "more mail than may be kept": (
+        "save: {mail: [1], mail_bytes: 1000}",
+        ("save.mail would keep up to", "(bad.yaml:2)", "raise save.mail_bytes"),
+    ),
     "no reason to stop": ("stop:\n- {}", ("give exactly one of target, seconds", "(bad.yaml:3)")),
     "two reasons in one": ("stop: [{target: true, bytes: 3}]", ("give exactly one of", "(bad.yaml:2)", "one entry")),
     "a stop without its target": ("stop: [{target: true}]", ("no target to stop at (bad.yaml:2)", "evaluate.target")),

@@ -21,7 +21,7 @@ from p2pfl import scenario
 from p2pfl.errors import LocalError, ScenarioError
 from p2pfl.evidence import Page
 from p2pfl.messages import PeerId
-from p2pfl.runtime import afterwards, bundle, capture, launch, recall
+from p2pfl.runtime import asked, bundle, capture, launch, recall
 from p2pfl.runtime.world import World
 from p2pfl.seeds import Seeds
 
@@ -64,13 +64,13 @@ def world_of(folder: Path) -> World:
 
 
 def attack(folder: Path, *peers: int | str, **entry: Any) -> tuple[Mapping[str, Any], ...]:
-    return afterwards.prepared(folder, peers, entry, (), "cpu").run(lambda peer, message: None).entries
+    return asked.prepared(folder, peers, entry, (), "cpu").run(lambda peer, message: None).entries
 
 
-def pages_of(folder: Path, peer: PeerId) -> dict[int, Page]:
+def pages_of(folder: Path, peer: PeerId, until: int = 99) -> dict[int, Page]:
     world = world_of(folder)
     holder = recall.holder(folder, world, peer, "cpu", scenario.digest(world.settings))
-    return recall.notes(folder, world, [holder], until=99).pages[peer]
+    return recall.notes(folder, world, [holder], until).pages[peer]
 
 
 def found(folder: Path) -> list[tuple[dict[str, Any], dict[str, Tensor]]]:
@@ -120,13 +120,17 @@ def test_an_attack_afterwards_finds_bit_for_bit_what_the_peer_found_during_the_r
     )
 
 
-def test_real_processes_keep_the_same_mail(former: Path, tmp_path: Path) -> None:
-    local = run(tmp_path / "local", engine="local", save={"mail": [2]})
+def test_real_processes_keep_the_same_mail_and_find_the_same_in_it(former: Path, tmp_path: Path) -> None:
+    entry = {"attack": IDLG, "rounds": [1, 3], "victims": [0]}
+    local = run(tmp_path / "local", engine="local", attacks=[{"peers": [2], **entry}], save={"mail": [2]})
     for ours, theirs in zip(pages_of(local, 2).values(), pages_of(former, 2).values(), strict=True):
         assert ours.heard.keys() == theirs.heard.keys() == {0, 1}
         for j in ours.heard:
             assert torch.equal(ours.heard[j][0].tensors["params"], theirs.heard[j][0].tensors["params"])
-    assert attack(local, 2, **ANALYTIC)[0]["mse"] < 1e-6
+    live = found(local)
+    attack(local, 2, **entry)
+    assert len(live) == 2
+    assert_same(live, found(local)[2:])
 
 
 def test_what_one_peer_kept_as_said_the_other_kept_as_heard_and_its_own_is_its_model(former: Path) -> None:
@@ -150,6 +154,7 @@ def test_mail_is_for_its_owners_eyes_and_does_not_hold_the_root_of_the_peers_ran
     files = [path for path in (folder / "mail").rglob("*") if path.is_file()]
     assert len(files) == 5
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files)
+    assert all(stat.S_IMODE(path.parent.stat().st_mode) == 0o700 for path in files)
     private = World(settings_of(), Seeds.of(4)).seat(2).me.private
     held = b"".join(path.read_bytes() for path in files)
     assert private.root not in held
@@ -213,7 +218,7 @@ def invoke(*words: object) -> Result:
 @pytest.mark.parametrize(
     ("words", "entry", "complaint"),
     [
-        (("--as", 0), ANALYTIC, "keeps no mail of peer 0: launch with 'save: {mail: [0]}'"),
+        (("--as", 0), {"attack": "analytic"}, "keeps no mail of peer 0: launch with 'save: {mail: [0]}'"),
         (("--as", 9), ANALYTIC, "no peer 9 (--as): there are 0 to 2"),
         (("--as", "hub"), ANALYTIC, "no group 'hub' (--as): there are none"),
         (("--as", 2), {**ANALYTIC, "rounds": [4]}, "rounds names round 4 of 4 (FILE:1): what peer 2 hears tells of"),
@@ -297,15 +302,15 @@ def test_files_that_are_cut_off_altered_or_swollen_are_refused_or_read_but_nothi
     path = copy / "mail" / "peer-2" / "round-000001.safetensors"
     whole, rng = path.read_bytes(), numpy.random.default_rng(7)
     refused = []
-    for _ in range(100):
+    for _ in range(60):
         raw = bytearray(whole)
         raw[int(rng.integers(1200))] = int(rng.integers(256))
         path.write_bytes(raw if rng.random() < 0.8 else raw[: int(rng.integers(len(raw)))])
         try:
-            pages_of(copy, 2)
+            pages_of(copy, 2, until=1)
         except ScenarioError as error:
             refused.append(str(error))
-    assert len(refused) > 60
+    assert len(refused) > 30
     assert all(path.name in error for error in refused)
     path.write_bytes(whole + bytes(2 << 20))
     with pytest.raises(ScenarioError, match="at most"):
@@ -327,7 +332,7 @@ KINDS_OF_RUN: dict[str, dict[str, Any]] = {
 def test_the_mail_takes_no_more_than_was_said_beforehand_and_not_much_less(kind: str, tmp_path: Path) -> None:
     more = {"model": {"mlp": {"hidden": [400]}}, "rounds": 3, **KINDS_OF_RUN[kind]}
     hub: list[int | str] = ["hub"] if more.get("topology") == "star" else []
-    folder = run(tmp_path / "r", save={"mail": [1, *hub]} if kind != "elastic" else {"mail": hub}, **more)
+    folder = run(tmp_path / "r", save={"mail": hub if kind == "elastic" else [1, *hub]}, **more)
     world = World(settings_of(**more), Seeds.of(4))
     for place in (folder / "mail").iterdir():
         name = place.name.removeprefix("peer-")
@@ -341,12 +346,19 @@ def test_more_mail_than_the_scenario_allows_is_refused_before_anything_is_writte
     file.write_text(json.dumps({**SMALL, "save": {"mail": [1, 2], "mail_bytes": 1e5}}))
     said = invoke("launch", file, "--out", tmp_path / "out")
     assert said.exit_code == 2
-    assert said.output.startswith("save.mail would keep up to 2")
+    assert said.output.startswith("save.mail would keep up to ")
     assert "raise save.mail_bytes above that" in said.output
     assert not (tmp_path / "out").exists()
     checked = invoke("check", file, "--set", "save.mail_bytes=1e9")
     assert "mail kept" in checked.output
     assert "kB of peers 1, 2" in checked.output
+
+
+@pytest.mark.parametrize("algorithm", ["choco", "local_only"])
+def test_mail_that_no_attack_could_use_is_not_kept(algorithm: str, tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=f"what the mail of {algorithm} tells peer 1 is not worked out"):
+        run(tmp_path / "r", algorithm=algorithm, save={"mail": [1]})
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_value_comes_back_as_it_was_and_code_as_nothing_but_its_fields(tmp_path: Path) -> None:
@@ -359,3 +371,15 @@ def test_a_value_comes_back_as_it_was_and_code_as_nothing_but_its_fields(tmp_pat
     assert vars(bundle.read(tmp_path / "b.safetensors", 1 << 20)["seeds"]) == {"root": b"root"}
     with pytest.raises(LocalError, match="it/0, which is of set"):
         bundle.write(tmp_path / "c.safetensors", {"it": [{1}]})
+
+
+def test_keepers_and_the_keys_of_an_attack_are_offered_by_the_shell(former: Path) -> None:
+    def offered(*words: object) -> list[str]:
+        line = ["p2pfl", "attack", *map(str, words)]
+        asked = {"_P2PFL_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(line), "COMP_CWORD": str(len(line) - 1)}
+        return CliRunner().invoke(main, prog_name="p2pfl", env=asked).output.splitlines()
+
+    assert [word.rpartition(",")[2] for word in offered(former, "--as", "")] == ["1", "2"]
+    assert "plain,attack.idlg.restarts=" in offered(former, "--set", "attack.idlg.r")
+    assert "plain,rounds=" in offered(former, "--set", "r")
+    assert not [word for word in offered(former, "--set", "") if "peers" in word]

@@ -331,7 +331,8 @@ def test_where_only_a_part_of_what_was_seen_is_known_that_part_is_judged(digits:
     x, y = digits.data.train_x, digits.data.train_y
     tensors = {"inputs_BCHW": x[[8, 50, 9, 51]], "labels_B": y[[8, 50, 9, 51]]}
     path = findings.write(tmp_path, told(batches=[[0, 4], [5, 3]]), tensors)
-    findings.write(tmp_path, told(batches=[[0, 4], [5, 3]]), {"counts": torch.ones(10, dtype=torch.int64)})
+    counts = {"counts": torch.ones(10, dtype=torch.int64)}
+    findings.write(tmp_path, told(method="label_leakage", batches=[[0, 4], [5, 3]]), counts)
     first, second = judging.score(tmp_path, digits, {(0, 4): (8, 9)})
     assert (first["recovered"], first["label_accuracy"]) == (1, 1)
     assert "label_accuracy" not in second, "how many of the counts are the victim's nobody knows"
@@ -469,6 +470,7 @@ def test_members_are_told_by_their_losses_from_as_many_test_examples(
     digits: World, one_thread: None, tmp_path: Path
 ) -> None:
     held: Held = {(0, b): tuple(range(4 * b, 4 * b + 4)) for b in range(10)}
+    held[0, 5] += (0, 1)  # which it had before
     seen = tuple(range(24))
     x_D, other_D = fitted(digits, seen), fitted(digits, tuple(range(100, 160)))
     both = {"suspect_D": x_D, "reference_D": other_D}

@@ -113,8 +113,8 @@ def test_unrolled_steps_come_to_what_the_steps_of_a_task_do(
     assert part.batches == (3, 3, 1, 3)[:steps]
     batches = [task.batch(at) for at in range(steps)]
     known = [(x.double(), nn.functional.one_hot(y, 10).double()) for x, y in batches]
-    moved = unrolled(network, formed(network, CPU, torch.float64), part)(known)
-    assert float((moved.detach() - sight.moved_O).norm() / moved.norm()) < 1e-5
+    moved = unrolled(network, formed(network, CPU, torch.float64), part)(known).detach()
+    assert float((moved - sight.moved_O).norm() / moved.norm()) < 1e-5
 
 
 def test_unrolled_steps_go_on_with_a_momentum() -> None:
@@ -212,7 +212,13 @@ def test_where_the_output_layer_is_not_seen_nothing_is_counted() -> None:
 
 
 def test_wanted_numbers_become_whole_ones_of_their_sum() -> None:
-    for wanted, least, total in [([0.4, 2.7, 0.9], [0, 0, 0], 4), ([0.1, 3.9], [1, 0], 4), ([-1.0, 9.0], [0, 0], 2)]:
+    nan, far = float("nan"), 1e30
+    for wanted, least, total in [
+        ([0.4, 2.7, 0.9], [0, 0, 0], 4),
+        ([0.1, 3.9], [1, 0], 4),
+        ([-1.0, 9.0], [0, 0], 2),
+        ([far, nan, -far], [0, 0, 0], 5),
+    ]:
         counts_C = whole(torch.tensor(wanted), torch.tensor(least), total)
         assert counts_C.sum() == total
         assert bool((counts_C >= torch.tensor(least)).all())
@@ -374,8 +380,9 @@ def test_a_reading_that_shows_nothing_says_so(attack: Attack) -> None:
     nothing = replace(sight, moved_O=torch.zeros_like(sight.moved_O))
     broken = replace(sight, moved_O=torch.full_like(sight.moved_O, torch.nan))
     empty = replace(sight, parts=(replace(sight.parts[0], batches=(0,)),))
-    findings = list(attack.spy(case_of(SIGMOID, nothing, broken, empty)))
-    assert len(findings) == 3
+    lost = replace(sight, parts=(replace(sight.parts[0], at=torch.full_like(sight.parts[0].at, torch.nan)),))
+    findings = list(attack.spy(case_of(SIGMOID, nothing, broken, empty, lost)))
+    assert len(findings) == 4
     assert all(finding.inputs_BCHW is None and finding.figures["why"] for finding in findings)
     assert list(attack.spy(replace(case_of(SIGMOID), clue=None))) == []
 
@@ -407,6 +414,14 @@ def test_a_search_that_meets_what_is_no_number_goes_back_to_its_best_point() -> 
     assert bool(finding.inputs_BCHW.isfinite().all())
     started = only(Idlg(iterations=1, restarts=1), case)
     assert worst(finding, task.batch(0)[0]) < worst(started, task.batch(0)[0]) / 4
+
+
+def test_where_a_model_gives_no_number_at_all_that_is_said() -> None:
+    sight = seen_of(task_of(RELU, [6]))
+    huge = replace(sight, parts=(replace(sight.parts[0], at=torch.full_like(sight.parts[0].at, 3e38)),))
+    finding = only(Dlg("published"), case_of(RELU, huge))
+    assert finding.inputs_BCHW is None
+    assert "no number" in str(finding.figures["why"])
 
 
 def test_a_trail_ends_where_it_stands_still_or_has_enough_and_stumbles_over_what_is_no_number() -> None:

@@ -20,6 +20,7 @@ from test_comparison import EVIL
 from test_report import Balanced, gossip, learning, page_of, star, titles
 from torch import Tensor
 
+import p2pfl
 from p2pfl.report import leak_curves, leak_gallery, leak_map, leak_section, leak_tables, leaks, live
 from p2pfl.report.comparison.page import write
 from p2pfl.report.folder import read
@@ -173,8 +174,8 @@ def test_the_reading_without_memory_never_stands_alone(tmp_path: Path) -> None:
     for reading in ("memoryless", "head"):
         leave(folder, 3, 2, 1, reading)
     ((tiles,),) = (scene.rows for scene in drawn(folder).scenes)
-    assert [tile.head for tile in tiles] == ["original", "memoryless", "head", "server", "stateful", "matched"]
-    assert [tile.lines for tile in tiles[3:]] == 3 * [("no finding",)]
+    assert [tile.head for tile in tiles] == ["original", *SKETCHED]
+    assert [tile.lines for tile in tiles[2:5]] == 3 * [("no finding",)]
     assert page_of(folder).count("<span>no finding</span>") == 3
     leave(folder, 3, 4, 1, "plain")
     assert [tile.head for tile in drawn(folder).scenes[1].rows[0]] == ["original", "plain"]
@@ -536,3 +537,19 @@ def test_a_sweep_over_attacks_and_defences_shows_what_leaked_settings_against_se
     ]  # fmt: skip
     assert "<th>images read</th>" in page
     assert "<b>23.0 dB</b>" in page
+
+
+def test_what_a_curious_peer_of_a_real_run_found_is_on_its_page(tmp_path: Path) -> None:
+    attack = {"peers": [2], "victims": [1], "attack": {"idlg": {"iterations": 40, "restarts": 1}}}
+    training = {"local_steps": 1, "batch": 1, "device": "cpu"}
+    scenario = {"name": "spied", "seed": 3, "peers": 3, "rounds": 2, "engine": "simulate", "attacks": [attack]}
+    scenario |= {"data": {"digits": {"normalise": False}}, "model": {"mlp": {"hidden": [8]}}, "training": training}
+    p2pfl.launch(scenario, tmp_path / "run")
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Peer 2 spies on peer 1, round 1" in page
+    assert blocks(page) == [["original", "plain"]]
+    assert "upper bound: untrained model; rehearsal: simulated, no bytes travelled" in page
+    (scene,) = drawn(tmp_path / "run").scenes
+    assert scene.strips[0].frames[0][1] == "0"
+    assert pixels(scene.rows[0][0]).shape == pixels(scene.rows[0][1]).shape == (80, 80)
+    assert scene.rows[0][1].lines[0].endswith(" dB")

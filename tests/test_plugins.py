@@ -117,5 +117,6 @@ def test_rooms_have_a_singular() -> None:
         "sketch",
         "aggregator",
         "defence",
+        "attack",
         "engine",
     ]

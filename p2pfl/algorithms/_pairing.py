@@ -39,6 +39,13 @@ def announced(pairing: Pairing, rho: float, notes: Notes, r: int) -> dict[PeerId
     return {i: dict.fromkeys(partners, pull[i]) for i, partners in paired.items()}
 
 
+def imagined(pairing: Pairing, links: Links, shuffle: float, k: int, shared: Seeds, r: int) -> Partners:
+    """Who would be paired in round `r` if losses ranked peers at random: who leads hangs on what they will learn."""
+    unknown = dict.fromkeys(sorted({peer for link in links for peer in link}), 0.0)
+    leaders = pools(unknown, shuffle, shared.child("pools", r - (r - 1) % k))
+    return pairing.partners(links, {i: i in leaders for i in unknown}, shared.child("pairs", r))
+
+
 def followers_of(peers: int) -> int:
     """How many follow: the leader pool is always the larger."""
     return max(0, (peers - 1) // 2)

@@ -88,7 +88,8 @@ class Replay:
             return f"{known}, and what all of its partners posted"
         if not unknown:
             return f"{known}, and where all began"
-        return f"{known}, and {len(heard)} of its {len(partners)} partners: {unknown} unseen steps are unknown too"
+        unseen = "an unseen step is unknown too" if unknown == 1 else f"{unknown} unseen steps are unknown too"
+        return f"{known}, and {len(heard)} of its {len(partners)} partners: {unseen}"
 
     def letter(self, j: PeerId, r: int) -> Letter | None:
         """What `j` posted in round r, as it came."""

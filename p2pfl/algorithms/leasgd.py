@@ -24,11 +24,12 @@ import torch
 from torch import Tensor
 
 from p2pfl.algorithms import _flood
-from p2pfl.algorithms._pairing import PAIRINGS, announced, pools
-from p2pfl.algorithms._replay import Gossip
+from p2pfl.algorithms._pairing import PAIRINGS, Links, announced, imagined, pools
+from p2pfl.algorithms._replay import Gossip, Weights
 from p2pfl.contracts import Sketch, Training
 from p2pfl.messages import Exchange, Figure, Form, Mail, PeerId, Report, Step
 from p2pfl.peer import Peer, Role
+from p2pfl.seeds import Seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ class LEASGD:
         """Every learner does the same; who leads changes as they learn."""
         return {i: Role(self, (i,)) for i in range(learners)}
 
-    def check(self, training: Training, sketch: Sketch, links: Sequence[tuple[PeerId, PeerId]]) -> None:
+    def check(self, training: Training, sketch: Sketch, links: Links) -> None:
         """0 <= eta rho < 1 and p eta rho < 1 at `lr`, the largest learning rate; a relaxed pull stretches it."""
         one, p = training.lr * self.rho, PAIRINGS[self.pairing].pulls(links)
         factors, reason = f"{self.rho:g} x {training.lr:g}", "rho times lr"
@@ -76,9 +77,14 @@ class LEASGD:
             problem = f"{reason} times the sketch's relaxation must be at most 1, not {stretched:g}"
             raise ValueError(f"{problem}: {remedy}, or lower the relaxation, which is {sketch.reach:g}")
 
-    def vectors(self, links: Sequence[tuple[PeerId, PeerId]]) -> float:
+    def vectors(self, links: Links) -> float:
         """Parameter vectors sent a round when everybody who draws finds a partner: two a pair."""
         return 2 * PAIRINGS[self.pairing].pairs(len({peer for link in links for peer in link}))
+
+    def weights_in(self, links: Links, training: Training, shared: Seeds, r: int) -> Weights:
+        """By which weight who will pull on whom in round `r`, as far as that can be told before the run."""
+        paired = imagined(PAIRINGS[self.pairing], links, self.shuffle, self.k, shared, r)
+        return {i: dict.fromkeys(partners, training.lr * self.rho) for i, partners in paired.items()}
 
     def losses_told(self, rounds: int) -> int:
         """How many losses a peer tells in a run of so many rounds: one whenever pools are made, but for the first."""

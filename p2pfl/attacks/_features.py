@@ -1,12 +1,12 @@
-"""What batches with and without a property would have shown an attacker, from examples of its own, as features.
+"""What batches with and without a property would have shown an attacker, from examples of its own.
 
 Source: Melis, Song, De Cristofaro & Shmatikov 2019, "Exploiting Unintended Feature Leakage in Collaborative Learning",
-section 4: absolute values of updates, scaled to length 1. They pool within layers; here the `MOST` numbers that vary
-most are taken instead, which does as well and serves any space. What momentum and weight decay add is taken off before.
+section 4.3. They pool within layers; here the `MOST` numbers that vary most are taken instead, which does as well and
+serves any space. What momentum and weight decay add is taken off before.
 The displacement of a single step is the mean of those of its examples, so each is worked out once, however many batches
 are then mixed of them. Of several steps each batch is worked through.
-Shapes: N examples of the attacker's, n batches drawn, B examples of one, U things worked out, K features; O and S as in
-`p2pfl.evidence`.
+Shapes: N examples of the attacker's, n batches drawn, B examples of one, U things worked out, K numbers kept; O and S
+as in `p2pfl.evidence`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from p2pfl.messages import Watch
 MOST = 4096
 PROBED = 48
 """So many things are looked at to see which numbers vary most."""
-TINY = 1e-30
 
 Rows = NDArray[numpy.int64]
 """Places of examples among the attacker's own."""
@@ -53,21 +52,14 @@ def picked(rows_N: Rows, count: int, size: int, rng: numpy.random.Generator) -> 
 
 
 def features(case: Case, sight: Sight, groups: Sequence[Drawn], watch: Watch) -> list[Tensor] | None:
-    """The features of what was seen (1 x K), then of each group of drawn batches (n x K); None where time is up."""
+    """The numbers kept of what was seen (1 x K), then of each group of drawn batches (n x K); None where time is up."""
     rest_O = sight.seen(torch.stack([part.share * still(part).float() for part in sight.parts]).sum(0))
     single = all(len(part.lrs) == 1 for part in sight.parts)
     found = (mixed if single else worked_through)(case, sight, groups, watch)
     if found is None:
         return None
     kept_K, shown = found
-    return [scaled(moved_nK - rest_O[kept_K]) for moved_nK in (sight.moved_O.float()[None, kept_K], *shown)]
-
-
-def scaled(moved_nK: Tensor) -> Tensor:
-    """Absolute values, each row brought to length 1."""
-    size_nK = moved_nK.abs().cpu()
-    length_n1: Tensor = size_nK.norm(dim=1, keepdim=True)
-    return size_nK / length_n1.clamp(min=TINY)
+    return [(moved_nK - rest_O[kept_K]).cpu() for moved_nK in (sight.moved_O.float()[None, kept_K], *shown)]
 
 
 Found = tuple[Tensor, list[Tensor]]

@@ -28,7 +28,6 @@ MOST_STUMBLES, MOST_NEW = 20, 5
 WALL, TINY = 10.0, 1e-300
 GRADIENT_LEAST, CHANGE_LEAST, SCALE = 1e-12, 1e-14, 1e4
 """Where L-BFGS gives up, and what the mismatch is multiplied by, so that it does not before float64 ends."""
-
 TORCH_LIMITS = (1e-7, 1e-9)
 """Where torch's L-BFGS gives up if nobody says otherwise, as the paper's code did not."""
 Try = tuple[Unknown, Trail]
@@ -56,7 +55,8 @@ PUBLISHED = Recipe(inner=20, outer=300, strong=False)
 def invert(case: Case, goal: Target, recipe: Recipe, labels: Sequence[Tensor], watch: Watch) -> Finding:
     """The best of several starts, each with the next of `labels` (N, int64); without any, labels are found as well."""
     most = (recipe.inner + 1) * recipe.outer
-    enough = max(goal.floor, ENOUGH / goal.examples**2) if recipe.strong else 0.0
+    sharp = goal.floor if goal.scant else max(goal.floor, ENOUGH / goal.examples**2)
+    enough = sharp if recipe.strong else 0.0
     fair = max(10 * goal.floor, FAIR / goal.examples**2)
 
     def once(attempt: int, labels_N: Tensor | None) -> Try:
@@ -77,8 +77,10 @@ def best_of(
         if trail.out_of_time or trail.loss <= fair or (attempt + 1 >= len(labels) and settled(tries)):
             break
     found, trail = min(tries, key=lambda each: each[1].loss)
-    evaluations = sum(each.evaluations for _, each in tries)
-    return told(goal, found, trail, {"evaluations": evaluations, "starts": len(tries)})
+    figures = {"evaluations": sum(each.evaluations for _, each in tries), "starts": len(tries)}
+    if not trail.best:
+        return Finding(goal.sight.reading, figures={"why": "the model gave no number anywhere", **figures})
+    return told(goal, found, trail, figures)
 
 
 def search(goal: Target, recipe: Recipe, unknown: Unknown, trail: Trail) -> Unknown:

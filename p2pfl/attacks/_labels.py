@@ -74,8 +74,7 @@ def single(head: Head, masked: bool) -> int:
 def like_bias(head: Head, p_C: Tensor) -> Tensor:
     """The gradient in the bias; where it was not seen, that in the weights, of features that are not negative.
 
-    Its row sums are those of the bias times the mean sum of features, which is taken to be as small as it can be: by
-    the rows that hold no example, g_c = p_c.
+    Its row sums are those of the bias times a sum of features, which rows that hold no example tell: there g_c = p_c.
     """
     if head.bias_C is not None and bool(head.bias_C.any()):
         return head.bias_C
@@ -142,7 +141,8 @@ def expected(case: Case, sight: Sight, network: Network) -> Tensor:
 
 def whole(wanted_C: Tensor, least_C: Tensor, total: int) -> Tensor:
     """Integers next to `wanted_C`, of this sum, and no fewer than `least_C` as far as that sum allows."""
-    given_C = torch.maximum(wanted_C.floor().clamp(min=0).long(), least_C)
+    wanted_C = wanted_C.nan_to_num().clamp(0, total)  # a reading that is wrong may want anything
+    given_C = torch.maximum(wanted_C.floor().long(), least_C)
     while int(given_C.sum()) != total:
         over_C = given_C - wanted_C
         if int(given_C.sum()) < total:

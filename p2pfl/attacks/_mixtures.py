@@ -30,11 +30,15 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class Posts:
-    """What was heard, of whom and in which round; a point to count from, which may be where all began (`common`)."""
+    """What was heard, of whom and in which round, and a point to count from.
+
+    Where all began there, `lead` is the part of an update that the first post holds already: 0 of single steps. It is
+    None where peers began elsewhere.
+    """
 
     by_peer_and_round: Mapping[tuple[PeerId, int], Tensor]
     origin_D: Tensor
-    common: bool
+    lead: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +53,18 @@ class Row:
 
 
 def heard(case: Case) -> Posts:
-    """All posts; they are counted from the first, at which all began if all that were heard in round 1 are one."""
+    """All posts, and where all began: at their first post if that is one, else where a clue says that steps began."""
     found = {(j, r): x_D.to(case.device) for j, rounds in case.heard.items() for r, x_D in rounds.items()}
-    first = [x_D for (_, r), x_D in found.items() if r == 1] or list(found.values())[:1]
-    return Posts(found, first[0], len(first) > 1 and all(torch.equal(x_D, first[0]) for x_D in first))
+    first = {j: x_D for (j, r), x_D in found.items() if r == 1}
+    any_D = next(iter((first or found).values()))
+    if len(first) > 1 and all(torch.equal(x_D, any_D) for x_D in first.values()):
+        return Posts(found, any_D, 0.0)
+    for j in sorted(set(first) - set(case.attackers)):
+        clue = case.clue_of(j, 1)
+        part = clue.sights[0].parts[0] if clue and clue.sights else None
+        if part is not None and part.at.shape == any_D.shape and not torch.equal(part.at.to(any_D), first[j]):
+            return Posts(found, part.at.to(any_D), len(part.lrs) / (len(part.lrs) + 1))
+    return Posts(found, any_D, None)
 
 
 def effects(case: Case, rounds: int) -> Tensor:
@@ -81,10 +93,12 @@ def solved(case: Case, posts: Posts) -> Row:
     victim, told = places[case.victim], posts.by_peer_and_round
     all_ = effects(case, max(case.round, *(r - 1 for _, r in told)))
     heard = torch.stack([all_[r - 1, places[j]] for j, r in told])
-    begun, ended, moved = all_[case.round - 1, victim], all_[case.round, victim], torch.zeros_like(heard[0])
-    moved[case.round, victim] = 1
+    slot = 0 if posts.lead and case.round == 1 else case.round  # what the first post holds is judged as round 1
+    moved = torch.zeros_like(heard[0])
+    moved[slot, victim] = 1
+    begun, ended = all_[slot - 1, victim] if slot else 0 * moved, all_[slot, victim]
     asked = torch.stack([moved, begun, ended - begun - moved])
-    (static_KU, change_KC), (asked_U, asked_C) = split(heard, posts.common), split(asked, posts.common)
+    (static_KU, change_KC), (asked_U, asked_C) = split(heard, posts.lead), split(asked, posts.lead)
     loose_KK, eye_KK = change_KC @ change_KC.T, torch.eye(len(told), dtype=torch.float64)
     scale = float(loose_KK.diagonal().max().clamp(min=1))
     lower_KK = torch.linalg.cholesky(loose_KK / scale + ROUNDING * eye_KK)
@@ -93,15 +107,16 @@ def solved(case: Case, posts: Posts) -> Row:
     combined_3K = asked_U @ best_UK + asked_C @ change_KC.T / scale @ left_KK
     inverse_UK = torch.linalg.pinv(static_KU, rtol=FINEST)
     found, residual = fitted(told, posts.origin_D, static_KU @ inverse_UK, combined_3K)
-    mixed_in = float((asked_U[0] @ inverse_UK @ static_KU - asked_U[0]).norm())
-    at_D = told.get((case.victim, case.round), posts.origin_D + found[1])
+    mixed_in = float((asked_U[0] @ inverse_UK @ static_KU - asked_U[0]).norm() / asked_U[0].norm())
+    at_D = told.get((case.victim, slot), posts.origin_D + found[1])
     return Row(found[0], at_D, found[2], mixed_in <= ALONE, residual)
 
 
-def split(effects: Tensor, common: bool) -> tuple[Tensor, Tensor]:
-    """What d of round 1 (and, if it is not `common`, x_1) counts for if it stays, and what each change of it does."""
-    start, since = effects[:, 0], effects[:, 1:].flip(1).cumsum(1).flip(1)
-    static = since[:, 0] if common else torch.cat([since[:, 0], start], 1)
+def split(effects: Tensor, lead: float | None) -> tuple[Tensor, Tensor]:
+    """What a d that stays counts for (and x_1, without a lead), and what each change of it from round to round does."""
+    moves = torch.cat([lead * effects[:, :1], effects[:, 1:]], 1) if lead else effects[:, 1:]
+    since = moves.flip(1).cumsum(1).flip(1)
+    static = since[:, 0] if lead is not None else torch.cat([since[:, 0], effects[:, 0]], 1)
     return static, since[:, 1:].flatten(1)
 
 

@@ -6,7 +6,7 @@ Shapes: N examples, all of one sight together; K classes; S, O and C x H x W as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,12 +27,14 @@ class Target:
     """The coordinates `moved_O` that were seen of the sum of displacements, and how candidates come to theirs.
 
     `floor` is the relative squared mismatch that the rounding of what was sent leaves. `box` is where inputs lie.
+    `scant` says that fewer numbers were seen than the model has parameters, so that one mismatch says less.
     """
 
     sight: Sight
     moved_O: Tensor
     kept_O: Tensor | None
     floor: float
+    scant: bool
     box: Box
     displacements: Callable[[Tensor, Tensor], list[Tensor]]
 
@@ -93,7 +95,9 @@ def target(case: Case, sight: Sight, dtype: torch.dtype = torch.float64) -> Targ
     kept_O = sight.moved_O.nonzero()[:, 0] if case.masks else None
     moved_O = (sight.moved_O if kept_O is None else sight.moved_O[kept_O]).to(dtype)
     rounded = sum(part.share**2 * float(part.at.double().square().sum()) for part in sight.parts) * FLOAT32**2
-    return Target(sight, moved_O, kept_O, rounded / float(moved_O.double().square().sum()), box(case), displacements)
+    floor = rounded / float(moved_O.double().square().sum())
+    scant = len(moved_O) < sum(slot.size for slot in case.network.layout)
+    return Target(sight, moved_O, kept_O, floor, scant, box(case), displacements)
 
 
 def box(case: Case) -> Box:
@@ -130,7 +134,11 @@ def readings(case: Case, solve: Callable[[Sight, Watch], Finding]) -> Iterator[F
 
 def nothing(sight: Sight) -> str | None:
     """Why there is nothing to be found in a sight; None where there may be."""
-    if not bool(sight.moved_O.isfinite().all()):
+    given = [
+        sight.moved_O,
+        *(each for p in sight.parts for each in (p.at, p.momentum_S, p.shift_S) if each is not None),
+    ]
+    if not all(bool(each.isfinite().all()) for each in given):
         return "what was seen is not finite"
     if not bool(sight.moved_O.any()):
         return "nothing moved in what was seen"
@@ -149,7 +157,7 @@ def placed(sight: Sight, device: torch.device) -> Sight:
     return replace(sight, moved_O=sight.moved_O.to(device), parts=parts)
 
 
-def told(goal: Target, found: Unknown, trail: Trail, figures: dict[str, Figure]) -> Finding:
+def told(goal: Target, found: Unknown, trail: Trail, figures: Mapping[str, Figure]) -> Finding:
     """The finding of a search: only here inputs are cut down to where they can lie."""
     sight, (least, most) = goal.sight, goal.box
     moved = (each.detach().float().cpu() for each in goal.displacements(found.x_NCHW, found.shares))

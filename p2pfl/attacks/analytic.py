@@ -28,6 +28,7 @@ from p2pfl.messages import Watch
 CLEAR, AGREE, LEAST = 0.01, 16.0, 1e-10
 """By how much rounding may blur a row, of the width of the box. Mean squared distance of rows that agree, of what
 rounding explains, and of the squared width at least."""
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,17 @@ def divided(case: Case, sight: Sight) -> Finding:
     w_JI, b_J = g_D[: rows * columns].view(rows, columns), g_D[rows * columns :][:rows]
     if not bool(b_J.any()):
         return Finding(sight.reading, figures={"why": "the bias of the first layer was not seen"})
-    one_I, exact = least_squares(w_JI, b_J, case.masks), 1
-    x_BI = one_I[None]
+    x_BI, exact = least_squares(w_JI, b_J, case.masks)[None], 1
     if count > 1:
-        x_JI, blur_J = clear_rows(w_JI, b_J, rounding(sight), box(case))
-        least, most = box(case)
-        if len(x_JI):
-            share_BI, exact = told_apart(x_JI, blur_J, count)
-            x_BI = least + (most - least) * share_BI
-        else:
-            x_BI, exact = one_I.repeat(count, 1), 0
-    labels = dealt(counts(case, sight, case.network), sight, 1) if count == 1 else []
+        x_BI, exact = told_apart(w_JI, b_J, rounding(sight), box(case), count)
+    counts_C = counts(case, sight, case.network)
+    labels = dealt(counts_C, sight, 1) if count == 1 else []
     return Finding(
         sight.reading,
         batches_of(sight),
-        x_BI.view(count, *case.network.shape).clamp(*box(case)).float().cpu(),
+        x_BI.view(len(x_BI), *case.network.shape).clamp(*box(case)).float().cpu(),
         labels[0] if labels else None,
-        counts=counts(case, sight, case.network).cpu(),
+        counts=counts_C.cpu(),
         figures={"exact": exact},
     )
 
@@ -82,7 +77,7 @@ def least_squares(w_JI: Tensor, b_J: Tensor, masked: bool) -> Tensor:
     """The x that is nearest to `w = b x^T`, by the entries that were not masked; 0 where none is left."""
     kept_JI = (w_JI != 0).to(w_JI) if masked else torch.ones_like(w_JI)
     weight_I = b_J.square() @ kept_JI
-    return torch.where(weight_I > 0, b_J @ w_JI / weight_I.clamp(min=1e-300), 0.0)
+    return torch.where(weight_I > 0, b_J @ w_JI / weight_I.clamp(min=TINY), 0.0)
 
 
 def rounding(sight: Sight) -> float:
@@ -91,20 +86,23 @@ def rounding(sight: Sight) -> float:
     return FLOAT32 * float(part.at.double().square().mean().sqrt()) / sum(weights(part))
 
 
-def clear_rows(w_JI: Tensor, b_J: Tensor, off: float, within: Box) -> tuple[Tensor, Tensor]:
-    """The mean input of each row that rounding did not blur, where it lies in the box, and by how much it is blurred.
-
-    Both as shares of the width of the box.
-    """
+def told_apart(w_JI: Tensor, b_J: Tensor, off: float, within: Box, count: int) -> tuple[Tensor, int]:
+    """So many inputs, and of how many of them several rows agree: these first. All blended where no row is clear."""
     least, most = within
-    blur_J = off / b_J.abs().clamp(min=1e-300) / (most - least)
-    x_JI = (w_JI / b_J[:, None] - least) / (most - least)
-    clear_J = (blur_J < CLEAR) & ((x_JI - x_JI.clamp(0, 1)).abs().amax(1) < CLEAR)
-    return x_JI[clear_J], blur_J[clear_J]
+    blur_J = off / b_J.abs().clamp(min=TINY) / (most - least)
+    share_JI = (w_JI / b_J[:, None] - least) / (most - least)
+    clear_J = (blur_J < CLEAR) & ((share_JI - share_JI.clamp(0, 1)).abs().amax(1) < CLEAR)
+    if not bool(clear_J.any()):
+        return least_squares(w_JI, b_J, False).repeat(count, 1), 0
+    chosen, exact = choice(share_JI[clear_J], blur_J[clear_J], count)
+    return least + (most - least) * share_JI[clear_J][chosen], exact
 
 
-def told_apart(x_JI: Tensor, blur_J: Tensor, count: int) -> tuple[Tensor, int]:
-    """So many of the rows, and how many of them others agree with: these first, then those least like the chosen."""
+def choice(x_JI: Tensor, blur_J: Tensor, count: int) -> tuple[list[int], int]:
+    """So many of the rows, those first that most others agree with, then those least like the chosen; how many agree.
+
+    `blur_J` is by how much rounding may have moved the numbers of each.
+    """
     apart_JJ = torch.cdist(x_JI, x_JI, compute_mode="donot_use_mm_for_euclid_dist").square() / x_JI.shape[1]
     alike_JJ = apart_JJ < AGREE * (blur_J.square()[:, None] + blur_J.square()) + LEAST
     agreeing_J, chosen = alike_JJ.sum(1), list[int]()
@@ -114,7 +112,7 @@ def told_apart(x_JI: Tensor, blur_J: Tensor, count: int) -> tuple[Tensor, int]:
     exact, chosen = len(chosen), chosen or [int(blur_J.argmin())]
     while len(chosen) < count:
         chosen.append(int(apart_JJ[:, chosen].amin(1).argmax()))
-    return x_JI[chosen], exact
+    return chosen, exact
 
 
 def begins_linear(network: Network) -> bool:

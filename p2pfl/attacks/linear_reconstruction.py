@@ -42,7 +42,7 @@ class LinearReconstruction:
             yield Finding(READING, figures={**place, "determined": False, "why": why})
             return
         posts = heard(case)
-        row, part = solved(case, posts), rule(case, posts.common)
+        row, part = solved(case, posts), rule(case, posts.lead)
         figures: dict[str, Figure] = {**place, "determined": row.determined, "residual": row.residual}
         if not row.determined or part is None:
             yield Finding(READING, figures=figures)
@@ -55,12 +55,12 @@ class LinearReconstruction:
             yield replace(finding, displacements=displacements, figures={**finding.figures, **figures})
 
 
-def rule(case: Case, common: bool) -> Part | None:
+def rule(case: Case, lead: float | None) -> Part | None:
     """By which rule the steps of that round were taken: as anybody's of whom there is a clue, if there is one.
 
-    What precedes a first post that is not `common` mixes with nothing.
+    What precedes a first post mixes with nothing where peers did not begin at one point.
     """
-    if case.round == 1 and not common:
+    if case.round == 1 and lead is None:
         return None
     for j in (case.victim, *sorted(set(case.heard) - set(case.attackers) - {case.victim})):
         clue = case.clue if j == case.victim else case.clue_of(j, case.round)

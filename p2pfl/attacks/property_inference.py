@@ -7,7 +7,7 @@ one among many.
 The attacker makes batches of examples of its own, whose column it knows, and takes the victim's steps with them, at the
 point and by the reading of each sight. Half of its examples teach, the other half show how sure that is, and the other
 way round: so scores, log odds, can be compared from round to round.
-Shapes: N examples of the attacker's, n batches of either kind, K features.
+Shapes: N examples of the attacker's, n batches of either kind, K numbers of each.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ METHODS = {"matched": matched, "forest": forest}
 class PropertyInference:
     """Tells whether a victim's batch holds an example whose `column` is `value`, by batches of the attacker's own.
 
-    `method`: matched, a filter; or forest, a random forest as published. It learns from `batches` with such examples
-    and as many without, mixed of at most `examples` of its own. `share` is the part that such examples are of a batch
-    which has any; left out, as many as come about by chance.
+    `method`: matched, a linear filter; or forest, a random forest as published. It learns from `batches` with such
+    examples and as many without, mixed of at most `examples` of its own. `share` is the part that such examples are of
+    a batch which has any; left out, as many as come about by chance.
     """
 
     column: str

@@ -7,7 +7,7 @@ are (p_c - [c is the label]) times the features, so that the label's row alone h
 It claims that two entries of a column are too few to tell which sign is the odd one. Measured, that fails: features
 behind a ReLU or a sigmoid are never negative, so one negative entry anywhere names the label, and over F columns the
 label's row is all but surely among those sent. On MNIST at batch 1 the label is read in 100 % of cases, of a perceptron
-and of LeNet, fresh and trained, also of one entry a column and with the bias masked. Features of both signs do not help:
+and of LeNet, fresh and trained, also of one entry a column and with the bias masked. Features of both signs help not:
 the bias, of which the paper does not speak, tells the label, as do the layers below, of which nothing is hidden; the
 row of the largest entries does in 99 %. Under momentum, or after several steps, what travels adds up several masks.
 See `label_mask`.

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
+import numpy
+
 from p2pfl.messages import PeerId, peer_name
 from p2pfl.metrics import visibility
 from p2pfl.seeds import Seeds
@@ -78,15 +80,21 @@ class View:
         )
 
 
-def look(peers: Sequence[PeerId], weights: Sequence[visibility.Weights], last: int, common: bool) -> View:
-    """What there is to see up to the `last` round, of weights that change from round to round or, if one, stay."""
-    if len(weights) > 1:
-        last = min(last, len(weights) - 1)
+def look(
+    peers: Sequence[PeerId], weights: list[visibility.Weights], last: int, common: bool, ahead: bool = False
+) -> View:
+    """What there is to see up to the `last` round, of weights that change from round to round or, if one, stay.
+
+    Where first posts hold an update, `ahead`, there is one more: it is as if a round without mixing came first.
+    """
+    begun = [numpy.eye(len(peers))] if ahead else []
+    if len(weights) == 1:
+        last, unknowns = last + len(begun), len(peers) * (1 if common else 2)
+        weights = weights * (min(last, unknowns + 2) + 1)
     else:
-        unknowns = len(peers) * (1 if common else 2)
-        weights = [weights[0]] * (min(last, max(2, unknowns)) + 1)
+        last = min(last, len(weights) - 1) + len(begun)
+    weights = [*begun, *weights][: max(last, 0) + 1]
     rounds = tuple(sorted({*(r for r in SHOWN if r < last), last})) if last > 0 else ()
-    weights = weights[: max(last, 0) + 1]
     return View(tuple(peers), weights, list(visibility.told(weights, common)), rounds, common)
 
 

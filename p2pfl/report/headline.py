@@ -93,10 +93,11 @@ def _rounds(run: Run) -> str:
 
 
 def figures(run: Run) -> list[tuple[str, str]]:
-    """The figures of summary.json, flattened, in units for people."""
+    """The figures of summary.json, flattened, in units for people; those of each reading stand among the attacks."""
     notes = {"spectral_gap": f", the contraction a round, over {_first(run)}"} if looked_at(run) else {}
     notes |= {"round_s.median": ", virtual", "round_s.p95": ", virtual"} if virtual(run) else {}
-    return [(path, humane(path, value) + notes.get(path, "")) for path, value in flat(run.summary)]
+    told = [(path, value) for path, value in flat(run.summary) if not re.match(r"leak\.[^.]+\.", path)]
+    return [(path, humane(path, value) + notes.get(path, "")) for path, value in told]
 
 
 def tiles(run: Run) -> list[Tile]:

@@ -14,7 +14,7 @@ import numpy as np
 from p2pfl.evidence import MEMORYLESS
 from p2pfl.report.folder import Run
 from p2pfl.report.leak_images import Pixels, Range, Shown, holds, images, places, shown, span
-from p2pfl.report.leaks import SKETCHED, Judged, Leak, label, scenes
+from p2pfl.report.leaks import SKETCHED, Judged, Leak, label, rank, scenes
 from p2pfl.report.units import count, plain
 from p2pfl.seeds import Seeds
 
@@ -174,10 +174,11 @@ def _row(held: Sequence[Held], name: tuple[bytes, int], true_KCHW: Pixels | None
     """The true image and each reading of it; where one reading has no memory, places for all the others too."""
     known = next((each for each in held if each.truth_KCHW is not None and name in each.rows), None)
     original = Tile("original", ("not kept",)) if known is None else _original(known, known.rows[name][0], true_KCHW)
+    tiles = [(each.leak.rank, _tile(each, each.rows.get(name), _range(true_KCHW, each))) for each in held]
     readings = {each.leak.reading for each in held}
     missing = [one for one in SKETCHED if one not in readings] if MEMORYLESS in readings else []
-    tiles = [_tile(each, each.rows.get(name), _range(true_KCHW, each)) for each in held]
-    return original, *tiles, *(Tile(one, ("no finding",)) for one in missing)
+    tiles += [(rank(one), Tile(one, ("no finding",))) for one in missing]
+    return original, *(tile for _, tile in sorted(tiles, key=lambda each: each[0]))
 
 
 def _original(held: Held, row: int, true_KCHW: Pixels | None) -> Tile:

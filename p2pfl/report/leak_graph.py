@@ -16,6 +16,8 @@ from p2pfl.report.leak_map import Measure, Square, Squares, keys
 from p2pfl.report.peer_graph import MOST_LABELS, MOST_VECTORS, SIDE_PT, Places, dots, faintness, label, layout
 from p2pfl.report.svg import SHADES, Picture, inline
 
+LEAST = 0.3
+"""How opaque a line is over which nothing was read: it is thinner than a square."""
 Half = tuple[Floats, Floats]
 """From where to where a line goes."""
 
@@ -65,13 +67,14 @@ def _read(axes: Axes, graph: nx.Graph[str], measure: Measure, found: Squares, pl
 
 
 def _lines(axes: Axes, halves: list[tuple[Half, Square]], measure: Measure, dash: str) -> None:
+    """Those of one strength as one collection: thicker and less faint, the more was read."""
     for square in dict.fromkeys(square for _, square in halves):
-        shade = SHADES["none" if square.figure is None else "bad"]
-        strength = 1.0 if square.figure is None else square.strength(measure)
+        judged = square.figure is not None
+        strength = square.strength(measure) if judged else 0.0
         segments = [half for half, one in halves if one == square]
-        width = 2.0 + 2.5 * (strength if square.figure is not None else 0.0)
-        lines = LineCollection(segments, colors=shade, linewidths=width, linestyles=dash, zorder=2, capstyle="butt")
-        lines.set_alpha(strength)
+        lines = LineCollection(segments, colors=SHADES["bad" if judged else "none"], linestyles=dash, zorder=2)
+        lines.set_linewidth(2.5 + 2.0 * strength)
+        lines.set_alpha(LEAST + (1 - LEAST) * strength if judged else 1.0)
         lines.set_rasterized(len(halves) > MOST_VECTORS)
         axes.add_collection(lines)
 

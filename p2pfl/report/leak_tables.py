@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from p2pfl.report.folder import Run
-from p2pfl.report.leaks import READINGS, TRAVELS, entries, peers, text
+from p2pfl.report.leaks import READINGS, TRAVELS, entries, peers, rank, text
 from p2pfl.report.units import count, humane, number, numbers, peer_order, plain, share
 
 MOST_ROWS = 200
@@ -36,7 +36,7 @@ class Table:
 
 def attacks(run: Run) -> Table:
     """Every attack, in the order of attackers, victims and rounds; a reading is never cut off from its others."""
-    told = sorted(entries(run), key=lambda entry: (*_scene(entry), _reading(entry)))
+    told = sorted(entries(run), key=lambda entry: (*_scene(entry), rank(text(entry.get("reading")))))
     kept: list[Mapping[str, Any]] = []
     for _, scene in groupby(told, key=_scene):
         together = list(scene)
@@ -66,11 +66,6 @@ def _mark(entry: Mapping[str, Any]) -> str:
 def _scene(entry: Mapping[str, Any]) -> tuple[list[int], list[int], float, str]:
     who, whom = ([*map(peer_order, peers(entry.get(key)))] for key in ("attacker", "victim"))
     return who, whom, number(entry.get("round")) or 0.0, text(entry.get("method"))
-
-
-def _reading(entry: Mapping[str, Any]) -> tuple[int, str]:
-    known, reading = [*READINGS], text(entry.get("reading"))
-    return (known.index(reading) if reading in known else len(known)), reading
 
 
 def cell(key: str, value: object) -> str:

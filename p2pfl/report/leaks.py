@@ -96,8 +96,13 @@ class Leak:
     @property
     def rank(self) -> tuple[int, str]:
         """The place of its reading among others."""
-        known = [*READINGS]
-        return (known.index(self.reading) if self.reading in known else len(known)), self.reading
+        return rank(self.reading)
+
+
+def rank(reading: str) -> tuple[int, str]:
+    """The place of a reading among others: those that are known first."""
+    known = [*READINGS]
+    return (known.index(reading) if reading in known else len(known)), reading
 
 
 def found(run: Run) -> tuple[Leak, ...]:

@@ -35,14 +35,22 @@ def figures(scenario: Scenario) -> Figures:
         return [*star(scenario), *veil(scenario)]
     if len(graphs[0]) > MOST_PEERS:
         return [("updates seen", f"not computed beyond {MOST_PEERS} peers")]
-    roles = scenario.algorithm.value.roles(scenario.peers).values()
-    lags = [role.flow.telltale().lag for role in roles if hasattr(role.flow, "telltale")]
-    last = scenario.rounds - min(lags, default=1)
     weights = mixings(scenario, graphs, root.child("shared"))
-    view = look(sorted(graphs[0]), weights, last, scenario.init == "shared")
+    view = look(sorted(graphs[0]), weights, scenario.rounds - 1, scenario.init != "own", ahead(scenario))
     if not view.rounds:
-        return [("updates seen", "none: the mail of round r + 1 shows the updates of round r, and there is one round")]
+        return [("updates seen", "none: what a round adds shows in the mail of the next, and there is one round")]
     return [*_lines(view, curious(scenario)), ("seen, assumed", assumed(scenario, links)), *veil(scenario)]
+
+
+def ahead(scenario: Scenario) -> bool:
+    """Whether first posts hold a first update already: they do after several local steps, and in who knows which flow.
+
+    Of a single step that is taken where the peer posts nothing shows before the next post.
+    """
+    roles = scenario.algorithm.value.roles(scenario.peers).values()
+    trainings = (scenario.training, *(group.training for group in scenario.groups.values()))
+    several = any(each.local_epochs is not None or (each.local_steps or 1) > 1 for each in trainings)
+    return several or not all(hasattr(role.flow, "telltale") for role in roles)
 
 
 def of_graph(seen: Seen) -> Figures:
@@ -80,7 +88,7 @@ def _lines(view: View, named: Sequence[tuple[PeerId, ...]]) -> Iterator[tuple[st
     """A line for each who is curious; for the worst and the mean where nobody is named; for two and three together."""
     yield (
         "updates seen",
-        f"by mail, after {listed(view.rounds)} rounds: static, the same in all; fresh, of updates each new",
+        f"by mail, after {listed(view.rounds)} rounds: static, all updates alike; fresh, of updates each new",
     )
     for who in named[:MOST_NAMED]:
         sight = view.seen(who)
@@ -119,13 +127,14 @@ def star(scenario: Scenario) -> Figures:
 
 def assumed(scenario: Scenario, links: Sequence[tuple[PeerId, PeerId]]) -> str:
     """Under what assumptions this is what can be determined."""
-    begun = "one point that all know" if scenario.init == "shared" else "points of their own"
+    begun = "one point that all know" if scenario.init != "own" else "points of their own"
     by = "by the Metropolis weights of all links"
     if hasattr(scenario.algorithm.value, "weights_in"):
         by = "in pairs drawn by the seed as if losses ranked peers at random"
     elif scenario.algorithm.value.vectors(links) < 2 * len(links):
         by += " (at most: it sends less than that takes)"
-    return f"peers begin at {begun}, mix {by}; mail is exact, that of round r + 1 shows round r"
+    shown = "in that round's mail" if ahead(scenario) else "in the mail of the next"
+    return f"peers begin at {begun}, mix {by}; mail is exact, what a round adds shows {shown}"
 
 
 def veil(scenario: Scenario) -> Figures:

@@ -21,15 +21,15 @@ from p2pfl.evidence import Page
 from p2pfl.messages import PeerId, peer_name
 from p2pfl.peer import Flow, Peer
 from p2pfl.runtime import bundle
-from p2pfl.runtime.spying import common_start
+from p2pfl.runtime.insight import common_start
 from p2pfl.runtime.world import World
 from p2pfl.scenario import Scenario
 from p2pfl.transport.forms import size_bytes
 
 FOLDER = "mail"
 ORIGIN = "origin.safetensors"
-BESIDE_BYTES = 1 << 12
-"""What a file holds beside its tensors, and again for each neighbour: kinds, names, figures."""
+FILE_BYTES, MESSAGE_BYTES = 1 << 12, 1 << 9
+"""What a file holds beside its tensors: for itself, and for each message and each tensor of one."""
 LINK_BYTES = 128
 """What a link takes of a file: both ends, and both weights."""
 SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -54,9 +54,8 @@ def write(run: Path, world: World, page: Page) -> None:
         folder.mkdir(exist_ok=True, mode=0o700)
         bundle.write(folder / ORIGIN, _held(world, me))
     flow = world.roles[me.id].flow
-    value = {"round": r, "said": page.said, "heard": page.heard, "own": flow.model(page.state)}
-    if _readable(flow):
-        value["state"] = page.state
+    own_D = flow.model(page.state)
+    value = {"round": r, "said": page.said, "heard": page.heard, "own": own_D, "state": page.state}
     if scenario.varies(world.settings):
         weights, roster = world.around(r)
         value |= {"weights": weights, "links": roster.links}
@@ -83,17 +82,17 @@ def _held(world: World, me: Peer) -> dict[str, Any]:
     }
 
 
-def _readable(flow: Flow) -> bool:
-    """Whether somebody has said what its mail tells: only then its state is of use."""
-    return hasattr(flow, "telltale")
-
-
-def refuse_too_much(world: World) -> None:
-    """Raise ScenarioError where a run may have to keep more mail than its scenario allows."""
-    most_bytes = sum(estimate(world, i) for i in keepers(world.settings))
-    if most_bytes > world.settings.save.mail_bytes:
-        problem, remedy = f"save.mail would keep up to {size(most_bytes)}", "raise save.mail_bytes above that"
-        raise ScenarioError(problem, f"{remedy}, or keep fewer rounds", ("save", "mail"))
+def check(world: World) -> None:
+    """Raise ScenarioError where nothing can be made of the mail, or there may be more of it than is allowed."""
+    settings, path = world.settings, ("save", "mail")
+    for peer in settings.named(settings.save.mail):
+        if not hasattr(world.roles[peer].flow, "telltale"):
+            problem = f"what the mail of {settings.algorithm.name} tells peer {peer_name(peer)} is not worked out"
+            raise ScenarioError(problem, "leave it out: no attack could use it", path)
+    most_bytes = sum(estimate(world, i) for i in keepers(settings))
+    if most_bytes > settings.save.mail_bytes:
+        remedy = "raise save.mail_bytes above that, or keep fewer rounds"
+        raise ScenarioError(f"save.mail would keep up to {size(most_bytes)}", remedy, path)
 
 
 def notice(world: World) -> str:
@@ -117,7 +116,7 @@ def estimate(world: World, peer: PeerId) -> int:
 def origin_bytes(world: World) -> int:
     """How large the file can be of what a peer holds before round 1."""
     numbers = 4 * sum(slot.size for slot in world.layout) + 8 * len(world.data.train_y)
-    return numbers + LINK_BYTES * len(world.links) + BESIDE_BYTES * (1 + len(world.roles))
+    return numbers + LINK_BYTES * len(world.links) + FILE_BYTES + MESSAGE_BYTES * len(world.roles)
 
 
 @dataclass(frozen=True)
@@ -141,21 +140,21 @@ def bound_of(world: World, me: Peer) -> Bound:
     around = Counter(id(world.roles[j].flow) for j in me.neighbours)
     own_bytes = 4 * sum(slot.size for slot in world.layout) * _vectors(flow, me)
     links_bytes = LINK_BYTES * len(me.roster.links) if scenario.varies(world.settings) else 0
-    beside_bytes = own_bytes + links_bytes + BESIDE_BYTES * (1 + len(me.neighbours))
+    beside_bytes = own_bytes + links_bytes + FILE_BYTES
     return Bound(beside_bytes, flow, tuple((flows[key], count) for key, count in around.items()))
 
 
 def _mail_bytes(flow: Flow, me: Peer, r: int) -> int:
     """What one neighbour can say in a round to a peer of this flow."""
-    return sum(size_bytes(form.tensors) for form in flow.forms(me, r).values())
+    forms = flow.forms(me, r).values()
+    return sum(size_bytes(form.tensors) + MESSAGE_BYTES * (1 + len(form.tensors)) for form in forms)
 
 
 def _vectors(flow: Flow, me: Peer) -> int:
-    """How many vectors of D numbers the state of a flow has at most; one where only its model is kept."""
+    """How many vectors of D numbers the state of a flow has at most."""
     state = flow.start(me)
-    if not _readable(flow) or not dataclasses.is_dataclass(state):
-        return 1
-    return sum("Tensor" in str(field.type) for field in dataclasses.fields(state))
+    fields = dataclasses.fields(state) if dataclasses.is_dataclass(state) else ()
+    return max(1, sum("Tensor" in str(field.type) for field in fields))
 
 
 def size(count: float) -> str:

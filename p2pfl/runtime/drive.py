@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 
 from p2pfl.contracts import Bus
 from p2pfl.messages import Aside, Collect, Exchange, Mail, Message, Pause, Report
@@ -102,7 +101,7 @@ class _Driver:
                 if isinstance(step, Keep | Noted):
                     self.outside.keep(step)
                 elif isinstance(step, Aside):
-                    self.beside.start(step, partial(loop.call_soon_threadsafe, self.attempt))
+                    self.beside.start(step, lambda said: loop.call_soon_threadsafe(self.attempt, said))
                 else:
                     loop.call_soon_threadsafe(self.attempt, step)
                 step = self.life.send({})

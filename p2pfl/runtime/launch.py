@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from p2pfl import scenario
 from p2pfl.errors import LocalError, ScenarioError
 from p2pfl.messages import peer_name
 from p2pfl.plugins import brief
-from p2pfl.runtime import card
+from p2pfl.runtime import afterwards, capture, card
 from p2pfl.runtime.environment import prepare
 from p2pfl.runtime.plan import Plan
 from p2pfl.runtime.record import Recorder, Row
@@ -80,6 +81,7 @@ def run(
     prepare(folder, world, metadata.version("p2pfl-zmq"))
     with Recorder(folder, world, screen.row, screen.note) as recorder, _threads(world.threads):
         stopped = _here_or_beside(plan, recorder, screen.begin)
+        stopped = _conspired(plan, recorder, stopped)
         if stopped:
             recorder.log(None, "stopped by the user; what was recorded is kept")
         if recorder.failure is not None:
@@ -95,10 +97,23 @@ def _here_or_beside(plan: Plan, recorder: Recorder, begin: Callable[[], object])
     recorder.stop = stop.set  # until the loop runs, and when it has ended
     with _interrupted(recorder):
         begin()
+        if said := capture.notice(plan.world):
+            recorder.tell(f"mail kept: {said}")
         if not _loop_runs():
             return asyncio.run(_run(plan, recorder, stop))
         with ThreadPoolExecutor(1) as beside:
             return beside.submit(asyncio.run, _run(plan, recorder, stop)).result()
+
+
+def _conspired(plan: Plan, recorder: Recorder, stopped: bool) -> bool:
+    """Have those who collude attack, each with what all of them heard. Whether the user stopped the run, or this."""
+    over = threading.Event()
+    if stopped:
+        over.set()
+    recorder.stop = over.set
+    with _interrupted(recorder):
+        afterwards.coalitions(plan.folder, plan.world, recorder.watch, over.is_set)
+    return over.is_set()
 
 
 def _loop_runs() -> bool:

@@ -22,9 +22,10 @@ Image = dict[str, Any]
 
 def leak(tolds: Sequence[Told]) -> dict[str, Any]:
     """The figures of all judged findings, and those of each reading below its name; {} where nothing was judged."""
+    whole = _leak(tolds)
     readings = dict.fromkeys(str(told["reading"]) for told in tolds if told.get("reading"))
     alone = {reading: _leak([told for told in tolds if told.get("reading") == reading]) for reading in readings}
-    return {reading: figures for reading, figures in alone.items() if figures} | _leak(tolds)
+    return whole | {reading: figures for reading, figures in alone.items() if figures and reading not in whole}
 
 
 def own(images: Sequence[Image], victim: int | str) -> list[Image]:

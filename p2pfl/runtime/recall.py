@@ -150,10 +150,9 @@ def _page(
             me = replace(me, neighbours=tuple(weights), weights=weights, roster=roster)
         said = {j: _mail(mail, world.roles[j].flow, me) for j, mail in held["said"].items()}
         heard = {j: _mail(mail, flow, me) for j, mail in held["heard"].items()}
-        own_D = _vector(held["own"], world)
-        state = _moved(held.get("state", own_D), me.task.device)
-        if "state" in held:
-            _vector(flow.model(state), world)
+        _vector(held["own"], world)
+        state = _moved(held["state"], me.task.device)
+        _vector(flow.model(state), world)
         return Page(r, me, said, heard, state)
     except BROKEN as error:
         raise bundle.broken(path, f"{type(error).__name__} {error}"[:200]) from None

@@ -31,7 +31,7 @@ def insist(world: World) -> None:
             raise error.under("init") from None
     if world.settings.defences:
         _defend(world)
-    capture.refuse_too_much(world)
+    capture.check(world)
 
 
 def _make(world: World, key: str, make: str) -> None:

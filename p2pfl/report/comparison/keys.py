@@ -137,7 +137,7 @@ def named(value: object) -> str:
 
 def labelled(column: str, text: str) -> str:
     """A value in a list of settings: plug-ins and places speak for themselves, all else needs its key."""
-    return text if column in slots() or column in ("name", "folder") else f"{column}={text}"
+    return text if column in slots() or column in ("name", "folder", "attacks") else f"{column}={text}"
 
 
 @cache
