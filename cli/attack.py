@@ -85,8 +85,8 @@ def show(console: rich.console.Console, status: rich.status.Status, message: Mes
 
     told: Any = message.figures.get("spied")
     if told is None:
-        figures = message.figures
-        loss = figures.get("loss")
+        figures: Any = message.figures
+        loss = figures["loss"]
         beside = "" if loss is None else f", loss {loss:.3g}"
         status.update(escape(printable(f"{figures['about']}: {100 * figures['done']:.0f} %{beside}")))
         return

@@ -92,11 +92,24 @@ class Clue:
     sights: tuple[Sight, ...] = ()
 
 
+Weights = Mapping[PeerId, Mapping[PeerId, float]]
+"""By which weight who pulls on whom in a round: by peer and partner."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bare:
+    """What is left of a peer's task in its notes: nothing to compute with, and no example."""
+
+    layout: Layout
+    device: torch.device
+    examples: int
+
+
 @dataclass(frozen=True, eq=False)
 class Page:
     """What one round showed one peer: what it said to whom, whom it heard, and its own state afterwards.
 
-    `me` is the peer as it was in that round, with the neighbours and the sketch of the round.
+    `me` is the peer as it was in that round, with the neighbours and the sketch of the round; its task is bare.
     """
 
     round: int
@@ -119,7 +132,8 @@ class Notes:
     """All that one curious peer, or several that share what they know, saw so far: their pages, by peer and round.
 
     What every peer knows besides: `origin_D`, the point that all began at (None where each had its own), how each
-    trains on how many examples in how many `rounds`, and by which `weights` they mix in a round. `solved` are
+    trains on how many examples in how many `rounds`, and the graph, as Metropolis weights of each round that has its
+    own, and of all others under 0. `starts` are the points where these peers themselves began. `solved` are
     displacements that earlier attacks found out, by peer and by the number of the first batch: altered in place.
     """
 
@@ -128,7 +142,8 @@ class Notes:
     trainings: Mapping[PeerId, Training]
     examples: Mapping[PeerId, int]
     rounds: int
-    weights: Callable[[int], Mapping[PeerId, Mapping[PeerId, float]]]
+    graphs: dict[int, Weights]
+    starts: dict[PeerId, Tensor] = field(default_factory=dict)
     solved: dict[tuple[PeerId, int], Tensor] = field(default_factory=dict)
     estimates: dict[tuple[str, PeerId, int], Tensor] = field(default_factory=dict)
     """What an algorithm keeps between its clues: under a sketch estimates of parameters, by kind, whose, and round."""
@@ -142,6 +157,10 @@ class Notes:
     def collude(self) -> bool:
         """Whether they are the notes of several."""
         return len(self.pages) > 1
+
+    def weights(self, r: int) -> Weights:
+        """The Metropolis weights of round `r`."""
+        return self.graphs.get(r, self.graphs.get(0, {}))
 
     def page(self, r: int) -> Iterable[Page]:
         """What round `r` showed to each of them."""
@@ -178,6 +197,9 @@ class Telltale(Protocol):
     def clue(self, notes: Notes, victim: PeerId, r: int) -> Clue | None:
         """What the notes determine of the steps that `victim` took in round `r`; None where they say nothing of it."""
 
+    def mixes(self, notes: Notes, r: int) -> Weights:
+        """How peers pull on each other in round `r`; {} where they do not."""
+
     def heard(self, notes: Notes, r: int) -> Mapping[PeerId, Tensor]:
         """The parameters that are known of round `r`, by whose they are, of D numbers: as well as they are."""
 
@@ -206,7 +228,7 @@ class Case:
     """What an attack is given: one victim in one round, as seen from one place.
 
     `clue_of` gives the clue of any round up to this one; `heard` all parameters that reached the attacker so far, by
-    peer and round. `links` and `weights` (Metropolis, by peer and neighbour) are what every peer knows of the graph.
+    peer and round. `links`, and `weights` of a round, {} where peers do not mix, are what every peer knows.
     `masks` says that a defence of this scenario zeroes what it does not send. `watch(done, loss)` is to be called now
     and then: it shows progress, `done` of 1, and returns False when time is up.
     """
@@ -218,7 +240,7 @@ class Case:
     clue_of: Callable[[PeerId, int], Clue | None]
     heard: Mapping[PeerId, Mapping[int, Tensor]]
     links: tuple[tuple[PeerId, PeerId], ...]
-    weights: Mapping[PeerId, Mapping[PeerId, float]]
+    weights: Callable[[int], Weights]
     network: Network
     own: Known
     masks: bool

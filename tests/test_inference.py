@@ -78,7 +78,7 @@ def case_of(
         lambda victim, r: told if r == 1 else None,
         nobody,
         links,
-        weights,
+        lambda r: weights,
         network,
         own,
         masks,

@@ -77,10 +77,9 @@ def seen_of(task: SGDTask, steps: int = 1, peer: int = 0, share: float = 1.0, pa
 
 def case_of(model: Model, *sights: Sight, masks: bool = False, watch: Callable[..., bool] | None = None) -> Case:
     clue = Clue(0, 1, "neighbour", "two models", sights)
-    network, calm = network_of(model), lambda done, loss: True
-    return Case(
-        (1,), 0, 1, clue, lambda j, r: None, {}, (), {}, network, NO_EXAMPLES, masks, CPU, Seeds.of(4), watch or calm
-    )
+    network, watch = network_of(model), watch or (lambda done, loss: True)
+    graph: tuple[Any, Any] = ((), lambda r: {})
+    return Case((1,), 0, 1, clue, lambda j, r: None, {}, *graph, network, NO_EXAMPLES, masks, CPU, Seeds.of(4), watch)
 
 
 def only(attack: Attack, case: Case) -> Finding:

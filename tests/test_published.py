@@ -159,7 +159,7 @@ def test_every_figure_of_a_summary_may_be_published(tmp_path: Path) -> None:
         summary = json.loads((folder / "summary.json").read_text())
         summary = {key: value for key, value in summary.items() if key not in ("seed", "peers", "faults", "absent")}
         found |= {key for key, value in flat(summary) if type(value) in (int, float)}
-    leaks = {figure for figure in FIGURES if figure.startswith("leak.")}  # those of attacked runs: tests/test_findings.py
+    leaks = {figure for figure in FIGURES if figure.startswith("leak.")}  # see test_findings
     assert found == set(FIGURES) - leaks
 
 

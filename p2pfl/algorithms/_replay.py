@@ -15,7 +15,7 @@ Shapes: D parameters, S numbers of a sketch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -24,13 +24,12 @@ from torch import Tensor
 from p2pfl.algorithms import _momentum
 from p2pfl.algorithms._known import Known
 from p2pfl.algorithms._readings import Letter, expected, read
-from p2pfl.evidence import Clue, Notes, Page
+from p2pfl.evidence import Clue, Notes, Page, Weights
 from p2pfl.messages import PeerId
 from p2pfl.peer import Peer
 
 MOST_PARTS = 8
 """Unknown parts beyond so many, those of least share, are left out: nobody finds out all of them."""
-Weights = Mapping[PeerId, Mapping[PeerId, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +188,7 @@ def own_post(notes: Notes, page: Page) -> Tensor:
     if posted and len(posted[0].tensors["params"]) == whole and not page.me.sketch.keyed:
         return posted[0].tensors["params"].to(page.me.task.device)
     before = notes.pages[page.me.id].get(page.round - 1)
-    own_D: Tensor = page.me.first_point() if before is None else before.state.x_D
+    own_D: Tensor = notes.starts[page.me.id] if before is None else before.state.x_D
     return own_D
 
 
@@ -218,6 +217,10 @@ class Gossip:
     def clue(self, notes: Notes, victim: PeerId, r: int) -> Clue | None:
         """A neighbour's steps between its posts of this round and the next."""
         return self._replay(notes).clue(victim, r)
+
+    def mixes(self, notes: Notes, r: int) -> Weights:
+        """See Telltale; without inertia, of which no weight can tell."""
+        return {} if self.inertia else self.weights(notes, r)
 
     def heard(self, notes: Notes, r: int) -> dict[PeerId, Tensor]:
         """The posts of all who were heard, or are known without an unknown part."""

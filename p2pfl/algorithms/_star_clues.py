@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from p2pfl.algorithms._readings import Letter, of_answer, read
-from p2pfl.evidence import HEAD, MATCHED, Clue, Notes, Page, Part, Sight
+from p2pfl.evidence import HEAD, MATCHED, Clue, Notes, Page, Part, Sight, Weights
 from p2pfl.messages import HUB, Message, PeerId
 from p2pfl.peer import Peer
 
@@ -45,6 +45,10 @@ class OfHub:
         answer_S = answer.tensors["params"].to(letter.z_S)
         holds = f"its own model, the key, and the update of peer {victim}"
         return Clue(victim, r, "hub", holds, of_answer(letter, answer_S, _model(notes, page), part))
+
+    def mixes(self, notes: Notes, r: int) -> Weights:
+        """Members pull on nobody."""
+        return {}
 
     def heard(self, notes: Notes, r: int) -> dict[PeerId, Tensor]:
         """Where each member's steps ended, as its answer says it."""
@@ -97,6 +101,10 @@ class OfMember:
         threat = "coalition" if notes.collude else "star peer"
         return Clue(victim, r, threat, f"two successive models of the hub and its own update, so {held}", told)
 
+    def mixes(self, notes: Notes, r: int) -> Weights:
+        """Members pull on nobody."""
+        return {}
+
     def heard(self, notes: Notes, r: int) -> dict[PeerId, Tensor]:
         """The hub's model."""
         there = any(page.message(HUB, "model") for page in notes.page(r))
@@ -145,5 +153,5 @@ def _letter(page: Page, message: Message) -> Letter:
 def _model(notes: Notes, page: Page) -> Tensor:
     """The hub's own parameters in a round: as the round before left them."""
     before = notes.pages[HUB].get(page.round - 1)
-    x_D: Tensor = page.me.first_point() if before is None else before.state.x_D
+    x_D: Tensor = notes.starts[HUB] if before is None else before.state.x_D
     return x_D

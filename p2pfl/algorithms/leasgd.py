@@ -25,8 +25,9 @@ from torch import Tensor
 
 from p2pfl.algorithms import _flood
 from p2pfl.algorithms._pairing import PAIRINGS, Links, announced, imagined, pools
-from p2pfl.algorithms._replay import Gossip, Weights
+from p2pfl.algorithms._replay import Gossip
 from p2pfl.contracts import Sketch, Training
+from p2pfl.evidence import Weights
 from p2pfl.messages import Exchange, Figure, Form, Mail, PeerId, Report, Step
 from p2pfl.peer import Peer, Role
 from p2pfl.seeds import Seeds

@@ -72,24 +72,33 @@ def effects(case: Case, rounds: int) -> Tensor:
 
     Of the post of i in round s, [s - 1, i, r, j] is what j added in round r, and [s - 1, i, 0, j] where j began.
     """
-    peers = sorted(case.weights)
-    w_NN = torch.zeros(len(peers), len(peers), dtype=torch.float64)
-    for i, row in case.weights.items():
-        for j, weight in row.items():
-            w_NN[peers.index(i), peers.index(j)] = weight
-    w_NN += torch.diag(1 - w_NN.sum(1))
+    peers = everybody(case)
     now = torch.zeros(len(peers), rounds + 1, len(peers), dtype=torch.float64)
     found = []
     for r in range(rounds + 1):
-        now = torch.einsum("ij,jrk->irk", w_NN, now)
+        now = torch.einsum("ij,jrk->irk", mixing(case, peers, r), now)
         now[:, r].fill_diagonal_(1)
         found.append(now)
     return torch.stack(found)
 
 
+def everybody(case: Case) -> list[PeerId]:
+    """All peers of the graph."""
+    return sorted({i for link in case.links for i in link})
+
+
+def mixing(case: Case, peers: list[PeerId], r: int) -> Tensor:
+    """W of round r, N x N."""
+    w_NN = torch.zeros(len(peers), len(peers), dtype=torch.float64)
+    for i, row in case.weights(r).items() if r else ():
+        for j, weight in row.items():
+            w_NN[peers.index(i), peers.index(j)] = weight
+    return w_NN + torch.diag(1 - w_NN.sum(1))
+
+
 def solved(case: Case, posts: Posts) -> Row:
     """The victim's row: of all that fit the posts, where rows change least from round to round."""
-    places = {i: k for k, i in enumerate(sorted(case.weights))}
+    places = {i: k for k, i in enumerate(everybody(case))}
     victim, told = places[case.victim], posts.by_peer_and_round
     all_ = effects(case, max(case.round, *(r - 1 for _, r in told)))
     heard = torch.stack([all_[r - 1, places[j]] for j, r in told])

@@ -18,7 +18,7 @@ import pydantic
 from p2pfl.attacks._mixtures import heard, solved
 from p2pfl.attacks.idlg import Idlg
 from p2pfl.evidence import Case, Clue, Finding, Part, Sight, same
-from p2pfl.messages import HUB, Figure
+from p2pfl.messages import Figure
 
 Positive = Annotated[int, pydantic.Field(gt=0)]
 READING, HOLDS = "linear", "posts of others, in which the victim's steps are mixed over time"
@@ -37,8 +37,8 @@ class LinearReconstruction:
     def spy(self, case: Case) -> Iterator[Finding]:
         """See Attack: one reading, whatever the clue says."""
         place: dict[str, Figure] = {} if case.clue else {"threat": "mixtures", "holds": HOLDS}
-        if HUB in case.weights or not case.heard:
-            why = "no posts that mix from round to round were heard, as at a hub"
+        if not case.weights(case.round) or not case.heard:
+            why = "no posts were heard that mix from round to round"
             yield Finding(READING, figures={**place, "determined": False, "why": why})
             return
         posts = heard(case)

@@ -140,7 +140,7 @@ def _case(clue: Clue | None, plugin: Any) -> Case:
         lambda victim, r: clue if (victim, r) == (VICTIM, 1) else None,
         {} if clue is None or not clue.sights else {VICTIM: {1: x_D, 2: x_D + moved_D}, ATTACKER: {1: x_D}},
         ((ATTACKER, VICTIM),),
-        {ATTACKER: {VICTIM: 0.5}, VICTIM: {ATTACKER: 0.5}},
+        lambda r: {ATTACKER: {VICTIM: 0.5}, VICTIM: {ATTACKER: 0.5}},
         Network(partial(Mlp((6,)).build, SHAPE, CLASSES), layout_of(module), SHAPE, CLASSES),
         Known(torch.rand(24, *SHAPE, generator=draw), torch.arange(24) % CLASSES, _columns(plugin)),
         False,

@@ -6,14 +6,14 @@ An attack is given what these peers' place in the algorithm lets them know, and 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from p2pfl.evidence import Case, Clue, Finding, Known, Network, Notes, Page, Telltale
+from p2pfl.evidence import Bare, Case, Clue, Finding, Known, Network, Notes, Page, Telltale
 from p2pfl.messages import Aside, Figure, PeerId, Report, Watch, peer_name
 from p2pfl.peer import Peer
 from p2pfl.scenario import Malice, Scenario, Start
@@ -74,13 +74,13 @@ def blank(world: World, attackers: tuple[PeerId, ...]) -> Notes:
     examples = world.roster.examples
     trainings = {i: world.training(i) for i in examples}
     pages: dict[PeerId, dict[int, Page]] = {i: {} for i in attackers}
-    return Notes(pages, None, trainings, examples, world.settings.rounds, partial(_weights, world))
+    return Notes(pages, None, trainings, examples, world.settings.rounds, {0: world.weights})
 
 
-def _weights(world: World, r: int) -> Mapping[PeerId, Mapping[PeerId, float]]:
-    from p2pfl.scenario import varies
-
-    return world.around(r)[0] if varies(world.settings) else world.weights
+def bare(me: Peer) -> Peer:
+    """The peer as its notes have it: nothing in them leads to the examples of others."""
+    task: Any = Bare(me.task.layout, me.task.device, me.task.examples)
+    return replace(me, task=task)
 
 
 def common_start(world: World) -> bool:
@@ -142,7 +142,7 @@ def _case(place: Place, notes: Notes, clue: Clue | None, victim: PeerId, r: int,
         partial(place.telltale.clue, notes),
         heard,
         place.links,
-        notes.weights(r),
+        partial(place.telltale.mixes, notes),
         place.network,
         place.own,
         place.masks,

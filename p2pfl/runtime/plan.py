@@ -31,7 +31,8 @@ class Watcher:
 
     It hears messages of these kinds: `seated` (device), `began` (round 1, at_s), `row` (a row of the record; tensors:
     model), `spying` (about, done, loss: how far an attack is), `found` (spied: what it made of it; tensors), `gate`
-    (through a round, waiting for the verdict), `left` (links: bytes by neighbour; faults; pss_mb), `killed` (as the scenario says), `crashed` (traceback). It tells of a `verdict` (last) on the round at a gate.
+    (through a round, waiting for the verdict), `left` (links: bytes by neighbour; faults; pss_mb), `killed` (as the
+    scenario says), `crashed` (traceback). It tells of a `verdict` (last) on the round at a gate.
     """
 
     hear: Callable[[PeerId, Message], None]

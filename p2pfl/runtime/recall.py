@@ -23,6 +23,7 @@ from p2pfl.messages import Message, PeerId, peer_name
 from p2pfl.peer import KEY_BYTES, Flow, Peer, Roster
 from p2pfl.runtime import bundle
 from p2pfl.runtime.capture import ORIGIN, bound_of, origin_bytes, place
+from p2pfl.runtime.insight import bare
 from p2pfl.runtime.world import Seat, Weights, World
 from p2pfl.seeds import Seeds
 from p2pfl.transport.forms import check_whole
@@ -113,9 +114,9 @@ def notes(run: Path, world: World, holders: Sequence[Holder], until: int) -> Not
     pages = {each.me.id: _pages(run, world, each, until, around) for each in holders}
     examples = first.me.roster.examples
     trainings = {i: world.training(i) for i in examples}
-    return Notes(
-        pages, first.origin_D, trainings, examples, world.settings.rounds, lambda r: around.get(r, first.weights)
-    )
+    starts = {each.me.id: each.me.first_point() for each in holders}
+    graphs = {0: first.weights, **around}
+    return Notes(pages, first.origin_D, trainings, examples, world.settings.rounds, graphs, starts)
 
 
 def _pages(run: Path, world: World, held: Holder, until: int, around: dict[int, Weights]) -> dict[int, Page]:
@@ -153,7 +154,7 @@ def _page(
         _vector(held["own"], world)
         state = _moved(held["state"], me.task.device)
         _vector(flow.model(state), world)
-        return Page(r, me, said, heard, state)
+        return Page(r, bare(me), said, heard, state)
     except BROKEN as error:
         raise bundle.broken(path, f"{type(error).__name__} {error}"[:200]) from None
 

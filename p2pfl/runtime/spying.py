@@ -5,17 +5,17 @@ The flow goes on as if nobody watched.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from p2pfl.evidence import Notes, Page
+from p2pfl.evidence import Notes, Page, Weights
 from p2pfl.messages import Exchange, Form, Mail, Message, PeerId, Step
 from p2pfl.peer import Flow, Peer
-from p2pfl.runtime.insight import Place, aside, attackers_of, blank, common_start, place, victims
-from p2pfl.scenario import Malice, Scenario
+from p2pfl.runtime.insight import Place, aside, attackers_of, bare, blank, common_start, place, victims
+from p2pfl.scenario import Malice, Scenario, varies
 
 if TYPE_CHECKING:
     from p2pfl.runtime.world import World
@@ -42,10 +42,13 @@ class Curious:
     place: Place
     notes: Notes = field(compare=False)
     shared_start: bool
+    around: Callable[[int], Weights] | None = None
+    """The weights of a round, where links change."""
 
     def start(self, me: Peer) -> Any:
         """As the flow does."""
-        self.notes.origin_D = me.first_point() if self.shared_start else None
+        self.notes.starts[me.id] = me.first_point()
+        self.notes.origin_D = self.notes.starts[me.id] if self.shared_start else None
         return self.flow.start(me)
 
     def forms(self, me: Peer, r: int) -> Mapping[str, Form]:
@@ -61,7 +64,9 @@ class Curious:
         said: dict[PeerId, list[Message]] = {}
         heard: dict[PeerId, list[Message]] = {}
         state = yield from _overheard(self.flow.round(me, state, r), said, heard)
-        page = Page(r, me, _settled(said), _settled(heard), state)
+        if self.around is not None:
+            self.notes.graphs[r] = self.around(r)
+        page = Page(r, bare(me), _settled(said), _settled(heard), state)
         self.notes.pages[me.id][r] = page
         if self.keeps:
             yield Noted(page)  # type: ignore[misc]  # no flow says that, and it is no flow's business
@@ -102,9 +107,9 @@ def hidden(world: World, peer: PeerId, flow: Flow, me: Peer) -> Flow:
     alone = tuple(malice for malice in own if not malice.collude)
     if not keeps and not alone:
         return flow
-    return Curious(
-        flow, settings, alone, keeps, place(world, (peer,), me.private), blank(world, (peer,)), common_start(world)
-    )
+    at, notes = place(world, (peer,), me.private), blank(world, (peer,))
+    around = (lambda r: world.around(r)[0]) if varies(settings) else None
+    return Curious(flow, settings, alone, keeps, at, notes, common_start(world), around)
 
 
 def logged(settings: Scenario, peer: PeerId, rounds: int) -> frozenset[int]:

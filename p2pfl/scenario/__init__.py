@@ -14,7 +14,8 @@ from p2pfl.scenario.door import (
     shipped,
 )
 from p2pfl.scenario.drawing import LOOKED_AT, graph, graph_in, graphs, varies
-from p2pfl.scenario.keys import SLOTS, Churn, Evaluate, Group, Malice, Save, Scenario, Start, Stop
+from p2pfl.scenario.keys import SLOTS, Churn, Evaluate, Group, Malice, Save, Scenario, Stop
+from p2pfl.scenario.marks import Start
 from p2pfl.scenario.publication import PUBLISHED, Published
 
 __all__ = [

@@ -17,7 +17,7 @@ from typing import Any
 from p2pfl import plugins, scenario, yaml_marks
 from p2pfl.errors import ScenarioError
 from p2pfl.plugins import Slot
-from p2pfl.scenario.keys import Several
+from p2pfl.scenario.marks import Several
 
 Settings = Mapping[str, Any]
 
