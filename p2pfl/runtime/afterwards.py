@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -101,6 +102,8 @@ def coalitions(run: Path, world: World, hear: Hear, over: Over) -> None:
             _attack(settings, _gathered(run, world, digest, malice), malice, hear, over)
     for peer in set(capture.keepers(settings)) - set(settings.named(settings.save.mail)):
         shutil.rmtree(capture.place(run, peer), ignore_errors=True)
+    with suppress(OSError):  # where other mail is kept the folder stays
+        (run / capture.FOLDER).rmdir()
 
 
 def _gathered(run: Path, world: World, digest: str, malice: Malice) -> Coalition:

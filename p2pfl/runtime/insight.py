@@ -111,7 +111,7 @@ def work(place: Place, notes: Notes, malice: Malice, victim: PeerId, r: int, wat
     """Attack one victim's round: a row for each reading as it comes, or one that says that nothing can be read."""
     began_s, found = time.perf_counter(), False
     clue = place.telltale.clue(notes, victim, r)
-    case = _case(place, notes, clue, victim, r, watch)
+    case = case_of(place, notes, clue, victim, r, watch)
     told = _told(place, notes, malice, clue, victim, r)
     try:
         for finding in malice.attack.value.spy(case):
@@ -128,7 +128,7 @@ def work(place: Place, notes: Notes, malice: Malice, victim: PeerId, r: int, wat
         yield Report(r, {"spied": {**told, "threat": told.get("threat", "none")}})
 
 
-def _case(place: Place, notes: Notes, clue: Clue | None, victim: PeerId, r: int, watch: Watch) -> Case:
+def case_of(place: Place, notes: Notes, clue: Clue | None, victim: PeerId, r: int, watch: Watch) -> Case:
     heard: dict[PeerId, dict[int, torch.Tensor]] = {}
     for q in range(1, r + place.telltale.lag + 1):
         if any(True for _ in notes.page(q)):
