@@ -46,8 +46,15 @@ MEANINGS: Mapping[str, str] = {
     "algorithm": "How peers learn together: the mode.",
     "sketch": "How parameters travel.",
     "aggregator": "How a peer merges what it is sent.",
-    "defences": "What a peer does to what leaves it.",
+    "defences": "What a peer does to what leaves it, in this order; dp and batch_clip come first.",
     "attacks": "Who spies on whom, how, and in which rounds.",
+    "attacks.peers": "Who is curious: peers by number, hub, or groups by name. Each learns like all others.",
+    "attacks.attack": "What it does with what reached it.",
+    "attacks.rounds": "Rounds whose steps it looks into: a list, or {from: 1, to: 30, every: 5}.",
+    "attacks.victims": "On whom it spies; left out, on all others that its mail tells of.",
+    "attacks.collude": "These peers share what reached them, and attack together after the run.",
+    "attacks.score": "Victims log which examples they held, by which the attack is judged after the run.",
+    "attacks.seconds": "How long it may work on one victim's round.",
     "groups": "Peers that differ from the others, by the name of their group.",
     "churn": "Who dies when, as in [{round: 5, kill: [3]}].",
     "evaluate": "When models are evaluated, and on what.",
@@ -57,6 +64,10 @@ MEANINGS: Mapping[str, str] = {
     "evaluate.split": "What is evaluated on while running; the test set is read once, at the end.",
     "stop": "Reasons to stop before the last round.",
     "save": "What a run keeps beside its record.",
+    "save.checkpoints": "How many models of each peer are kept.",
+    "save.every": "Rounds between checkpoints; by default those between evaluations.",
+    "save.mail": "Peers of which all that they say and hear is kept, for `p2pfl attack`. It holds keys: do not publish it.",
+    "save.mail_bytes": "How much the mail of all of them may be, at most.",
     "wait": "learned: how long to wait for a peer is learned from it; all: nobody is ever given up on.",
     "transport": "ipc sockets on one machine, or tcp.",
     "engine": "What starts the peers.",
@@ -192,9 +203,9 @@ def _published(sweep: Schema) -> Schema:
 
 
 def _at(top: Schema, path: str) -> Schema:
-    """The schema of the key at a dotted path."""
+    """The schema of the key at a dotted path; within a list, that of its entries."""
     schema = top
     for key in path.split("."):
         schema = top["$defs"][schema["$ref"].removeprefix("#/$defs/")] if "$ref" in schema else schema
-        schema = schema["properties"][key]
+        schema = schema.get("items", schema)["properties"][key]
     return schema

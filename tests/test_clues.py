@@ -14,15 +14,22 @@ import torch
 from test_algorithms import HEAVY, PLAIN, Gradients, play, world
 from torch import Tensor
 
+from p2pfl.attacks.idlg import Idlg
 from p2pfl.evidence import HEAD, MATCHED, MEMORYLESS, SERVER, STATEFUL, Clue, Notes, Part, Sight, Telltale
 from p2pfl.evidence import PLAIN as AS_IT_IS
 from p2pfl.messages import HUB, PeerId
+from p2pfl.plugins import Choice
 from p2pfl.runtime.insight import blank, common_start, place
-from p2pfl.runtime.spying import Curious
+from p2pfl.runtime.spying import Curious, note
 from p2pfl.runtime.world import World
+from p2pfl.scenario import Malice
 
 SKETCH: Any = {"countsketch": {"ratio": 0.5}}
 MOMENTUM = {"batch": 8, "lr": 0.1, "momentum": 0.6, "weight_decay": 0.02, "local_steps": 1}
+
+
+NEVER = Malice((0,), Choice("idlg", Idlg()), rounds=(10**6,))
+"""For its sake notes are taken, and nothing is worked out."""
 
 
 def spied(made: World, curious: tuple[PeerId, ...], rounds: int) -> tuple[Telltale, Notes]:
@@ -31,7 +38,7 @@ def spied(made: World, curious: tuple[PeerId, ...], rounds: int) -> tuple[Tellta
     notes = blank(made, curious)
     flows = {i: seat.flow for i, seat in seats.items()}
     at = place(made, curious, seats[curious[0]].me.private)
-    flows |= {i: Curious(flows[i], made.settings, (), False, at, notes, common_start(made)) for i in curious}
+    flows |= {i: Curious(flows[i], made.settings, (NEVER,), False, at, notes, common_start(made)) for i in curious}
     play(flows, {i: seat.me for i, seat in seats.items()}, rounds)
     return at.telltale, notes
 
@@ -117,11 +124,24 @@ def test_two_who_collude_on_both_sides_of_a_peer_read_all_that_it_does() -> None
         assert errors(twin, clue)[AS_IT_IS] < EXACT
 
 
-def test_without_a_common_start_nothing_is_said_of_a_peer_whose_partners_are_unseen() -> None:
+def test_without_a_common_start_unseen_partners_are_guessed_and_that_is_said() -> None:
     made = world(PLAIN, peers=6, topology="ring", rounds=3, init="own")
-    telltale, notes = spied(made, (0,), 3)
-    assert telltale.clue(notes, 1, 1) is None
+    (telltale, notes), twin = spied(made, (0,), 3), Gradients(made)
+    clue = telltale.clue(notes, 1, 1)
+    assert clue is not None
+    assert alone(clue, 1)
+    assert clue.holds.endswith("1 of its 2 partners: the others are guessed to be where it is")
+    assert errors(twin, clue)[AS_IT_IS] > 0.5
     assert telltale.clue(notes, 3, 1) is None
+
+
+def test_late_in_a_run_unseen_partners_are_guessed_and_nothing_is_replayed_from_its_beginning() -> None:
+    made = world({**PLAIN, "batch": 1}, peers=6, topology="ring", rounds=400)
+    telltale, notes = spied(made, (0,), 400)
+    clue = telltale.clue(notes, 1, 399)
+    assert clue is not None
+    assert "are guessed" in clue.holds
+    assert set(telltale.heard(notes, 400)) == {0, 1, 5}
 
 
 @pytest.mark.parametrize("training", [PLAIN, {**PLAIN, "local_steps": 3}], ids=["one step", "three steps"])
@@ -200,6 +220,24 @@ def test_under_a_sketch_a_neighbour_with_the_key_reads_the_first_round_exactly()
     assert set(later) == {MEMORYLESS, STATEFUL, MATCHED, HEAD}
     assert later[MATCHED] < later[MEMORYLESS]
     assert later[STATEFUL] < later[MEMORYLESS]
+
+
+@pytest.mark.parametrize("sketch", ["dense", SKETCH], ids=str)
+def test_notes_that_grow_too_large_forget_what_nobody_waits_for_and_tell_the_same_afterwards(sketch: Any) -> None:
+    made = world(PLAIN, peers=4, topology="complete", sketch=sketch, rounds=20)
+    (telltale, notes), twin = spied(made, (0,), 20), Gradients(made)
+    whole = errors(twin, telltale.clue(notes, 1, 19))
+    short = blank(made, (0,))
+    short.origin_D, short.starts = notes.origin_D, notes.starts
+    for r, page in notes.pages[0].items():
+        if r == 15:
+            short.awaited[3] += 1
+        note(telltale, short, page, most_bytes=1)
+    assert list(short.pages[0]) == list(range(4, 21))  # ten at least; and from round 15 on nothing was forgotten
+    short.awaited.clear()
+    note(telltale, short, notes.pages[0][20], most_bytes=1)
+    assert list(short.pages[0]) == list(range(10, 21))
+    assert errors(twin, telltale.clue(short, 1, 19)) == whole
 
 
 def test_weights_that_a_graph_names_and_inertia_are_taken_into_account() -> None:

@@ -17,10 +17,19 @@ from p2pfl.messages import PeerId
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """A vector as far as it is known: a constant, plus unknown steps by their share."""
+    """A vector as far as it is known: a constant, plus unknown steps by their share.
+
+    `guessed` says that something else is not known, and was taken for what is likely.
+    """
 
     x_D: Tensor
     parts: Mapping[tuple[PeerId, int], Part] = field(default_factory=dict)
+    guessed: bool = False
+
+    @property
+    def sure(self) -> bool:
+        """Whether the constant is all there is to it."""
+        return not self.parts and not self.guessed
 
     def plus(self, other: Known, factor: float) -> Known:
         """The sum with a multiple of another."""
@@ -29,4 +38,4 @@ class Known:
             before = parts[name].share if name in parts else 0.0
             parts[name] = dataclasses.replace(part, share=before + factor * part.share)
         kept = {name: part for name, part in parts.items() if part.share}
-        return Known(self.x_D + factor * other.x_D, kept)
+        return Known(self.x_D + factor * other.x_D, kept, self.guessed or other.guessed)

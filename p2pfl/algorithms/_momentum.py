@@ -49,7 +49,7 @@ def _moved(replay: Replay, victim: PeerId, q: int) -> Tensor | None:
         start, pulled = (None if replay.notes.origin_D is None else Known(replay.notes.origin_D)), None
     else:
         start, pulled = replay.post(victim, q), replay.pulled(victim, q)
-    if start is None or end is None or start.parts or end.parts or (q and (pulled is None or pulled.parts)):
+    if start is None or end is None or not (start.sure and end.sure) or (q and (pulled is None or not pulled.sure)):
         return None
     return end.x_D - start.x_D - (0.0 if pulled is None else pulled.x_D)
 

@@ -16,7 +16,7 @@ Shapes: D parameters, S numbers of a sketch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -30,6 +30,8 @@ from p2pfl.peer import Peer
 
 MOST_PARTS = 8
 """Unknown parts beyond so many, those of least share, are left out: nobody finds out all of them."""
+REPLAYED = 8
+"""Of a peer that nobody hears so many rounds are replayed; further back it is guessed to be where its partner is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +39,14 @@ class Replay:
     """The rounds of an algorithm as its notes have them.
 
     `pulls(r)` says with which weight who pulled on whom in round r; `key` is that of what a peer sent to the owner of a
-    page. Made for one clue: what it has replayed it keeps.
+    page. Made for the clue of round `until`: what it has replayed it keeps.
     """
 
     notes: Notes
     pulls: Callable[[int], Weights]
     key: Callable[[Page, PeerId], bytes]
     inertia: float = 0.0
+    until: int = 0
     _posts: dict[tuple[PeerId, int], Known | None] = field(default_factory=dict)
 
     def clue(self, victim: PeerId, r: int, threat: str = "neighbour") -> Clue | None:
@@ -67,7 +70,8 @@ class Replay:
         parts = (own, *sorted(unknown.values(), key=lambda part: -abs(part.share))[: MOST_PARTS - 1])
         exact = r == 1 and steps == 1 and self.notes.origin_D is not None
         told = read(before or _letter_of(start.x_D, after), after, start.x_D, pulled.x_D, parts, exact)
-        return Clue(victim, r, threat, self._holds(victim, r, len(parts) - 1), told)
+        guessed = start.guessed or pulled.guessed
+        return Clue(victim, r, threat, self._holds(victim, r, len(parts) - 1, guessed), told)
 
     def _first_steps(self, victim: PeerId, threat: str) -> Clue | None:
         """The first post less the point where all began: all but the last step of the first round, on any graph."""
@@ -79,12 +83,16 @@ class Replay:
         told = read(begun, letter, origin_D, origin_D.new_zeros(len(origin_D)), (part,), exact=True)
         return Clue(victim, 1, threat, f"where all began, and what peer {victim} first posted", told)
 
-    def _holds(self, victim: PeerId, r: int, unknown: int) -> str:
+    def _holds(self, victim: PeerId, r: int, unknown: int, guessed: bool) -> str:
         known = f"two successive posts of peer {victim}"
         partners = sorted(self.pulls(r).get(victim, {}))
         heard = [j for j in partners if j in self.notes.members or self.letter(j, r) is not None]
         if len(heard) == len(partners):
             return f"{known}, and what all of its partners posted"
+        if guessed:
+            return (
+                f"{known}, and {len(heard)} of its {len(partners)} partners: the others are guessed to be where it is"
+            )
         if not unknown:
             return f"{known}, and where all began"
         unseen = "an unseen step is unknown too" if unknown == 1 else f"{unknown} unseen steps are unknown too"
@@ -127,7 +135,7 @@ class Replay:
 
     def _replayed(self, j: PeerId, r: int) -> Known | None:
         """y_j^r of a peer that nobody heard in that round."""
-        if self.notes.origin_D is None or j not in self.notes.trainings:
+        if self.notes.origin_D is None or j not in self.notes.trainings or r < self.until - REPLAYED:
             return None
         steps = self.notes.steps(j)
         if r == 1:
@@ -142,7 +150,7 @@ class Replay:
     def _with_steps(self, start: Known, j: PeerId, first: int, count: int, **more: Tensor) -> Known:
         """The same, and what `j` did from there: known where an attack has found it out."""
         if (solved_D := self.notes.solved.get((j, first))) is not None:
-            return Known(start.x_D + solved_D.to(start.x_D), start.parts)
+            return start.plus(Known(solved_D.to(start.x_D)), 1.0)
         part = self.notes.part(j, 1.0, start.x_D, first, count, **more)
         return start.plus(Known(start.x_D.new_zeros(len(start.x_D)), {(j, first): part}), 1.0)
 
@@ -153,11 +161,11 @@ class Replay:
             return None
         total = Known(mine.x_D.new_zeros(len(mine.x_D)))
         for j, weight in self.pulls(r).get(i, {}).items():
-            theirs = self.post(j, r)
-            if theirs is None:
-                return None
+            if (theirs := self.post(j, r)) is None:  # as if it were where `i` is: peers are not far from each other
+                total = replace(total, guessed=True)
+                continue
             difference = theirs.plus(mine, -1.0)
-            total = total.plus(Known(self._sketched(i, j, r, difference.x_D), difference.parts), weight)
+            total = total.plus(replace(difference, x_D=self._sketched(i, j, r, difference.x_D)), weight)
         if self.inertia and r > 1 and (before := self.pulled(i, r - 1)) is not None:
             total = total.plus(before, self.inertia)
         return total
@@ -216,7 +224,7 @@ class Gossip:
 
     def clue(self, notes: Notes, victim: PeerId, r: int) -> Clue | None:
         """A neighbour's steps between its posts of this round and the next."""
-        return self._replay(notes).clue(victim, r)
+        return self._replay(notes, r).clue(victim, r)
 
     def mixes(self, notes: Notes, r: int) -> Weights:
         """See Telltale; without inertia, of which no weight can tell."""
@@ -224,12 +232,12 @@ class Gossip:
 
     def heard(self, notes: Notes, r: int) -> dict[PeerId, Tensor]:
         """The posts of all who were heard, or are known without an unknown part."""
-        replay = self._replay(notes)
+        replay = self._replay(notes, r)
         found = {j: replay.post(j, r) for j in notes.trainings if _reached(notes, j, r)}
-        return {j: known.x_D for j, known in found.items() if known is not None and not known.parts}
+        return {j: known.x_D for j, known in found.items() if known is not None and known.sure}
 
-    def _replay(self, notes: Notes) -> Replay:
-        return Replay(notes, lambda r: self.weights(notes, r), self.key, self.inertia)
+    def _replay(self, notes: Notes, r: int) -> Replay:
+        return Replay(notes, lambda q: self.weights(notes, q), self.key, self.inertia, r)
 
 
 def _reached(notes: Notes, j: PeerId, r: int) -> bool:

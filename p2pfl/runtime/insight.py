@@ -103,12 +103,20 @@ def victims(settings: Scenario, malice: Malice, place: Place, *members: Peer) ->
 
 def aside(place: Place, notes: Notes, malice: Malice, victim: PeerId, r: int) -> Aside:
     """The attack on one victim's round, to be worked out."""
+    notes.awaited[r] += 1
     about = f"{malice.attack.name} on peer {peer_name(victim)}, round {r}"
     return Aside(r, about, malice.seconds, partial(work, place, notes, malice, victim, r))
 
 
 def work(place: Place, notes: Notes, malice: Malice, victim: PeerId, r: int, watch: Watch) -> Iterator[Report]:
     """Attack one victim's round: a row for each reading as it comes, or one that says that nothing can be read."""
+    try:
+        yield from _worked(place, notes, malice, victim, r, watch)
+    finally:
+        notes.awaited[r] -= 1
+
+
+def _worked(place: Place, notes: Notes, malice: Malice, victim: PeerId, r: int, watch: Watch) -> Iterator[Report]:
     began_s, found = time.perf_counter(), False
     clue = place.telltale.clue(notes, victim, r)
     case = case_of(place, notes, clue, victim, r, watch)

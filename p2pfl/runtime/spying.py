@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from p2pfl.evidence import Notes, Page, Weights
+from p2pfl.evidence import Notes, Page, Telltale, Weights
 from p2pfl.messages import Exchange, Form, Mail, Message, PeerId, Step
 from p2pfl.peer import Flow, Peer
 from p2pfl.runtime.insight import Place, aside, attackers_of, bare, blank, common_start, place, victims
@@ -19,6 +19,10 @@ from p2pfl.scenario import Malice, Scenario, varies
 
 if TYPE_CHECKING:
     from p2pfl.runtime.world import World
+
+
+MOST_BYTES, FEWEST = 1 << 30, 10
+"""Of the mail that notes hold in memory; and pages that they hold at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +36,7 @@ class Noted:
 class Curious:
     """A Flow that another is hidden in; `malices` are the attacks that its peer makes by itself.
 
-    With `keeps` each page of its notes goes to disk. What it holds grows by a page a round.
+    With `keeps` each page of its notes goes to disk.
     """
 
     flow: Flow
@@ -67,14 +71,38 @@ class Curious:
         if self.around is not None:
             self.notes.graphs[r] = self.around(r)
         page = Page(r, bare(me), _settled(said), _settled(heard), state)
-        self.notes.pages[me.id][r] = page
         if self.keeps:
             yield Noted(page)  # type: ignore[misc]  # no flow says that, and it is no flow's business
+        attacked = r - self.place.telltale.lag
+        if any(attacked <= malice.rounds[-1] for malice in self.malices):
+            note(self.place.telltale, self.notes, page)
         for malice in self.malices:
-            if (attacked := r - self.place.telltale.lag) in malice.rounds:
+            if attacked in malice.rounds:
                 for victim in victims(self.settings, malice, self.place, me):
                     yield aside(self.place, self.notes, malice, victim, attacked)
         return state
+
+
+def note(telltale: Telltale, notes: Notes, page: Page, most_bytes: int = MOST_BYTES) -> None:
+    """Add a page to the notes; where they grow too large, forget the oldest that no attack waits for.
+
+    What is kept between clues is brought up to date before.
+    """
+    pages = notes.pages[page.me.id]
+    pages[page.round] = page
+    awaited = min((r for r, count in notes.awaited.items() if count), default=page.round)
+    most = max(FEWEST, most_bytes // max(1, _size(page)))
+    while len(pages) > most and (oldest := min(pages)) < awaited - FEWEST:
+        telltale.heard(notes, oldest)
+        del pages[oldest]
+        for name in [name for name in notes.estimates if name[2] < oldest]:
+            del notes.estimates[name]
+
+
+def _size(page: Page) -> int:
+    """Bytes of the mail on a page."""
+    mail = (message for side in (page.said, page.heard) for messages in side.values() for message in messages)
+    return sum(tensor.nbytes for message in mail for tensor in message.tensors.values())
 
 
 def _overheard(
