@@ -1,9 +1,6 @@
-"""What a curious peer holds and what an attack makes of it: the values, and what every plug-in of `attacks/` is.
+"""What a curious peer holds: what it said and heard (`Notes`), and what its algorithm says that this tells (`Clue`).
 
-An algorithm says what its mail determines of another peer's steps (`Clue`); an attack is given that, the model's form,
-its own examples and what it heard (`Case`), and nothing else: no task, no peer, no data set.
-Shapes: D parameters, S numbers of the space that steps were taken in, O numbers that were seen, B examples,
-C x H x W an input, F frames.
+Shapes: D parameters, S numbers of the space that steps were taken in, O numbers that were seen.
 """
 
 from __future__ import annotations
@@ -14,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from p2pfl.contracts import Layout, Training
-from p2pfl.messages import Figure, Message, PeerId, Watch
+from p2pfl.messages import Message, PeerId
 from p2pfl.peer import Peer
-from p2pfl.seeds import Seeds
 
 Linear = Callable[[Tensor], Tensor]
 """A linear map of vectors, of any floating type, through which gradients flow."""
@@ -205,85 +201,3 @@ class Telltale(Protocol):
 
     def heard(self, notes: Notes, r: int) -> Mapping[PeerId, Tensor]:
         """The parameters that are known of round `r`, by whose they are, of D numbers: as well as they are."""
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """The form of the model that all peers train, which is no secret. Inputs are C x H x W."""
-
-    make: Callable[[], nn.Module]
-    layout: Layout
-    shape: tuple[int, int, int]
-    classes: int
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """Examples that an attacker holds itself: its own shard, with the columns that describe each of the N."""
-
-    x_NCHW: Tensor
-    y_N: Tensor
-    columns: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """What an attack is given: one victim in one round, as seen from one place.
-
-    `clue_of` gives the clue of any round up to this one; `heard` all parameters that reached the attacker so far, by
-    peer and round. `links`, and `weights` of a round, {} where peers do not mix, are what every peer knows.
-    `masks` says that a defence of this scenario zeroes what it does not send. `watch(done, loss)` is to be called now
-    and then: it shows progress, `done` of 1, and returns False when time is up.
-    """
-
-    attackers: tuple[PeerId, ...]
-    victim: PeerId
-    round: int
-    clue: Clue | None
-    clue_of: Callable[[PeerId, int], Clue | None]
-    heard: Mapping[PeerId, Mapping[int, Tensor]]
-    links: tuple[tuple[PeerId, PeerId], ...]
-    weights: Callable[[int], Weights]
-    network: Network
-    own: Known
-    masks: bool
-    device: torch.device
-    seeds: Seeds
-    watch: Watch
-
-
-@dataclass(frozen=True, eq=False)
-class Finding:
-    """What an attack makes of one reading.
-
-    Of an inversion `inputs_BCHW` and `labels_B` are the examples of `batches` (whose, and the number of the batch), in
-    their order; `frames_FCHW` shows how the first of them came about, at `frames_at` iterations. `counts` are numbers
-    of examples by label, where no single ones are told. Of an inference `score` says how sure it is that the batch has
-    the property. `suspect_D` and `reference_D` are parameters by whose losses membership is judged. `displacements`
-    are what the parts of the sight come to according to the attack, by peer and first batch. `figures` may say more.
-    """
-
-    reading: str
-    batches: tuple[tuple[PeerId, int], ...] = ()
-    inputs_BCHW: Tensor | None = None
-    labels_B: Tensor | None = None
-    counts: Tensor | None = None
-    score: float | None = None
-    suspect_D: Tensor | None = None
-    reference_D: Tensor | None = None
-    frames_FCHW: Tensor | None = None
-    frames_at: tuple[int, ...] = ()
-    displacements: Mapping[tuple[PeerId, int], Tensor] = field(default_factory=dict)
-    figures: Mapping[str, Figure] = field(default_factory=dict)
-
-
-class Attack(Protocol):
-    """How a curious peer spies on others: what such a plug-in of `attacks/` is.
-
-    `scores` says by what it is judged after the run: images, labels, property or membership.
-    """
-
-    scores: str
-
-    def spy(self, case: Case) -> Iterable[Finding]:
-        """A finding for each reading of the clue, as they come; pure but for `case.watch`, and on any device."""

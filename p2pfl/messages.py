@@ -96,8 +96,8 @@ Watch = Callable[[float, float], bool]
 class Aside:
     """A pure, long computation beside the flow, which goes on at once; what it yields are rows of the record.
 
-    Asides of a peer are computed one after the other, each for `seconds` at most, which it is told by its watch. A run
-    ends only when all are through. `about` is what is shown of it meanwhile.
+    Asides of a peer are computed one after the other. Its watch tells each when `seconds` are over, which it has anew
+    for every row. A run ends only when all are through. `about` is what is shown of it meanwhile.
     """
 
     round: int

@@ -66,7 +66,7 @@ MEANINGS: Mapping[str, str] = {
     "save": "What a run keeps beside its record.",
     "save.checkpoints": "How many models of each peer are kept.",
     "save.every": "Rounds between checkpoints; by default those between evaluations.",
-    "save.mail": "Peers of which all that they say and hear is kept, for `p2pfl attack`. It holds keys: do not publish it.",
+    "save.mail": "Peers of which all that they say and hear is kept, keys included, for `p2pfl attack`.",
     "save.mail_bytes": "How much the mail of all of them may be, at most.",
     "wait": "learned: how long to wait for a peer is learned from it; all: nobody is ever given up on.",
     "transport": "ipc sockets on one machine, or tcp.",

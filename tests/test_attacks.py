@@ -22,7 +22,7 @@ import torch
 from test_clues import spied
 
 import p2pfl
-from p2pfl.evidence import Case
+from p2pfl.curiosity import Case
 from p2pfl.messages import HUB, Form, Message
 from p2pfl.runtime import insight
 from p2pfl.runtime.launch import Record
@@ -148,7 +148,15 @@ def test_an_attack_that_fails_is_told_and_the_run_goes_on(tmp_path: Path, monkey
 # Secrecy: what an attack is given leads to nothing that did not come by mail
 
 
-ALLOWED = ("p2pfl.attacks", "p2pfl.evidence", "p2pfl.messages", "p2pfl.contracts", "p2pfl.seeds", "p2pfl.metrics")
+ALLOWED = (
+    "p2pfl.attacks",
+    "p2pfl.curiosity",
+    "p2pfl.evidence",
+    "p2pfl.messages",
+    "p2pfl.contracts",
+    "p2pfl.seeds",
+    "p2pfl.metrics",
+)
 
 
 @pytest.mark.parametrize("path", sorted((Path(p2pfl.__path__[0]) / "attacks").glob("*.py")), ids=lambda path: path.name)

@@ -16,14 +16,15 @@ FLOORS = {
     "p2pfl.contracts": 3,
     **dict.fromkeys(("p2pfl.peer", "p2pfl.mixing", "p2pfl.metrics", "p2pfl.protection"), 4),
     "p2pfl.evidence": 5,
-    **dict.fromkeys(("p2pfl.topologies", "p2pfl.algorithms", "p2pfl.sketches", "p2pfl.aggregators"), 6),
-    **dict.fromkeys(("p2pfl.defences", "p2pfl.attacks", "p2pfl.learning", "p2pfl.transport"), 6),
-    "p2pfl.scenario": 7,
-    **dict.fromkeys(("p2pfl.runtime", "p2pfl.schema"), 8),
-    **dict.fromkeys(("p2pfl.report", "p2pfl.conformance"), 9),
-    "p2pfl": 10,
-    "p2pfl.cli": 11,
-    "p2pfl.scenarios": 11,
+    "p2pfl.curiosity": 6,
+    **dict.fromkeys(("p2pfl.topologies", "p2pfl.algorithms", "p2pfl.sketches", "p2pfl.aggregators"), 7),
+    **dict.fromkeys(("p2pfl.defences", "p2pfl.attacks", "p2pfl.learning", "p2pfl.transport"), 7),
+    "p2pfl.scenario": 8,
+    **dict.fromkeys(("p2pfl.runtime", "p2pfl.schema"), 9),
+    **dict.fromkeys(("p2pfl.report", "p2pfl.conformance"), 10),
+    "p2pfl": 11,
+    "p2pfl.cli": 12,
+    "p2pfl.scenarios": 12,
 }
 ONE_FILE = {"yaml": "p2pfl/yaml_marks.py", "zmq": None, "msgpack": None}
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "misc"}

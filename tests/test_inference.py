@@ -20,8 +20,9 @@ from p2pfl.attacks.label_leakage import LabelLeakage, paired
 from p2pfl.attacks.membership_inference import MembershipInference
 from p2pfl.attacks.property_inference import PropertyInference
 from p2pfl.contracts import Training
+from p2pfl.curiosity import Case, Finding, Known, Network
 from p2pfl.errors import ScenarioError
-from p2pfl.evidence import PLAIN, Case, Clue, Finding, Known, Network, Part, Sight
+from p2pfl.evidence import PLAIN, Clue, Part, Sight
 from p2pfl.learning.data import Data, Examples
 from p2pfl.learning.model import Model, layout_of
 from p2pfl.learning.models.lenet import Lenet

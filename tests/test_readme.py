@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -39,6 +40,7 @@ COMMANDS = [line for block in SHELL if not block.about for line in block.text.sp
 PLUGINS = {block.about: block.text for block in BLOCKS if block.language == "python" and block.about}
 WITH_PLUGINS = [line for block in SHELL if block.about == "plug-ins" for line in block.text.splitlines()]
 (COMPARING,) = [block.text.strip() for block in SHELL if block.about == "compare"]
+(CAPTURING,) = [block.text for block in SHELL if block.about == "capture"]
 MAKERS = {words[words.index("--out") + 1]: words for words in map(shlex.split, reversed(COMMANDS)) if "--out" in words}
 """The folders and files that commands of the README make, and the first that makes each."""
 DONE: dict[str, subprocess.CompletedProcess[str]] = {}
@@ -62,12 +64,12 @@ def run(words: list[str], folder: Path, **environment: str) -> subprocess.Comple
 
 
 def shortened(words: list[str]) -> list[str]:
-    """Scenarios on MNIST run for two rounds: here it matters that the command works."""
-    return (
-        [*words, "--set", "rounds=2"]
-        if words[1] == "launch" and words[2].startswith(("mnist", "dbcl", "leasgd"))
-        else words
-    )
+    """Scenarios on MNIST run for two rounds, with little time for attacks: here it matters that the command works."""
+    if words[1] != "launch" or not words[2].startswith(("mnist", "dbcl", "leasgd", "leakage")):
+        return words
+    brief = ["attacks.0.rounds=[1]", "attacks.0.victims=[1]", "attacks.0.seconds=2"]
+    sets = ["rounds=2", *(brief if words[2].startswith("leakage") else [])]
+    return [*words, *(part for setting in sets for part in ("--set", setting))]
 
 
 def test_the_readme_opens_with_two_commands_each_enough_by_itself() -> None:
@@ -103,6 +105,23 @@ def test_any_runs_can_be_compared_as_the_readme_says(desk: Path) -> None:
     ended = typed(shlex.split(COMPARING), desk)
     assert ended.returncode == 0, ended.stderr
     assert {"comparison.html", "runs.csv"} <= {path.name for path in desk.iterdir()}
+
+
+def test_mail_that_a_run_kept_is_attacked_as_the_readme_says(desk: Path) -> None:
+    ended = run(["sh", "-ec", CAPTURING], desk)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = json.loads((desk / "kept" / "summary.json").read_text())["attacks"]
+    assert [(entry["method"], entry["attacker"], entry["victim"], entry["round"]) for entry in found] == [
+        ("dlg", 0, 1, 1),
+        ("dlg", 0, 1, 3),
+    ]
+
+
+def test_the_curious_peer_finds_what_the_readme_shows(desk: Path) -> None:
+    (command,) = [line for line in COMMANDS if line.endswith("--out spied")]
+    assert typed(shlex.split(command), desk).returncode == 0
+    leak = json.loads((desk / "spied" / "summary.json").read_text())["leak"]
+    assert (leak["images"], leak["recovered"]) == (4, 1.0)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -187,7 +206,7 @@ def test_every_file_and_picture_that_the_readme_points_at_is_there() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("https://"):
             assert (ROOT / target).is_file(), target
-    assert (ROOT / "docs" / "report.png").stat().st_size <= 300_000
+    assert all(picture.stat().st_size <= 300_000 for picture in (ROOT / "docs").iterdir())
 
 
 def test_every_heading_that_the_readme_points_at_is_there() -> None:

@@ -20,6 +20,7 @@ SHORTER = {
     "leasgd/table_1_as_printed": ([], 0.0),  # two steps of so much noise teach nothing
     "leasgd/table_1_cifar": ([], 0.05),
     "dbcl/cifar_cnn": (["training.local_epochs=1", "algorithm.fedavg.fraction=0.01"], 0.05),
+    "curious": (["attacks.0.rounds=[1]"], 0.0),  # two images teach nothing
 }
 """What makes a scenario with a large network quick, and what it is to reach all the same."""
 

@@ -23,7 +23,8 @@ from p2pfl.algorithms.dpsgd import DPSGD
 from p2pfl.attacks import _mixtures
 from p2pfl.attacks.linear_reconstruction import LinearReconstruction
 from p2pfl.contracts import Slot, Training
-from p2pfl.evidence import Case, Clue, Known, Network, Part, Sight
+from p2pfl.curiosity import Case, Known, Network
+from p2pfl.evidence import Clue, Part, Sight
 from p2pfl.messages import HUB, Figure, PeerId
 from p2pfl.metrics import visibility
 from p2pfl.mixing import matrix, metropolis

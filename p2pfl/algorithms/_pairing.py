@@ -31,7 +31,7 @@ class Pairing:
     pairs: Callable[[int], int]
 
 
-def announced(pairing: Pairing, rho: float, notes: Notes, r: int) -> dict[PeerId, dict[PeerId, float]]:
+def drawn(pairing: Pairing, rho: float, notes: Notes, r: int) -> dict[PeerId, dict[PeerId, float]]:
     """By which weight who pulled on whom: the pools were told to all, pairs are drawn from what all share."""
     page = next(iter(notes.page(r)))
     paired = pairing.partners(page.me.roster.links, page.state.leads, page.me.shared.child("pairs", r))
@@ -44,6 +44,23 @@ def imagined(pairing: Pairing, links: Links, shuffle: float, k: int, shared: See
     unknown = dict.fromkeys(sorted({peer for link in links for peer in link}), 0.0)
     leaders = pools(unknown, shuffle, shared.child("pools", r - (r - 1) % k))
     return pairing.partners(links, {i: i in leaders for i in unknown}, shared.child("pairs", r))
+
+
+def refuse_overshoot(p: int, rho: float, lr: float, reach: float) -> None:
+    """Raises ValueError unless eta rho < 1, and p eta rho < 1 for p pulls on one follower; `reach` stretches them."""
+    one = lr * rho
+    factors, reason = f"{rho:g} x {lr:g}", "rho times lr"
+    remedy = f"lower rho below {1 / (lr * p * reach):.4g}"
+    if one >= 1:
+        raise ValueError(f"{reason} must be below 1, not {factors} = {one:g}: {remedy}")
+    if p > 1:
+        factors, reason = f"{factors} x {p}", f"{reason} times the {p} leaders that may pull on one follower"
+        remedy = f"{remedy}, or set pairing to matching"
+    if p * one >= 1:
+        raise ValueError(f"{reason} must be below 1, not {factors} = {p * one:g}: {remedy}")
+    if (stretched := p * one * reach) > 1:
+        problem = f"{reason} times the sketch's relaxation must be at most 1, not {stretched:g}"
+        raise ValueError(f"{problem}: {remedy}, or lower the relaxation, which is {reach:g}")
 
 
 def followers_of(peers: int) -> int:

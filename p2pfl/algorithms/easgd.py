@@ -5,8 +5,8 @@ x_i <- x_i - eta g_i(x_i) - alpha (x_i - x~),   x~ <- (1 - beta) x~ + beta mean_
 alpha = eta rho, beta = p alpha for p members, synchronous: all on the right is of one time. As in Algorithm 1 all begin
 where the centre does, whatever `init` says. tau is `local_steps`: all but a round's last step are plain SGD.
 
-Sketched (ours): with its centre the hub sends each member a fresh key, under which that member answers. Both ends then
-know one difference alike and move by opposite parts of it, so no exchange moves the sum of centre and members.
+Sketched (ours): with its centre the hub sends each member a fresh key to answer under. Both ends know one difference
+alike and move by opposite parts of it, so no exchange moves the sum of centre and members.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from p2pfl.algorithms._replay import Gossip
 from p2pfl.algorithms._star import keys_of, models, refuse_other_graphs
 from p2pfl.contracts import Sketch, Training
-from p2pfl.evidence import Notes, Page
+from p2pfl.evidence import Notes
 from p2pfl.messages import HUB, Exchange, Form, Mail, Message, PeerId, Report, Step
 from p2pfl.peer import Peer, Role
 
@@ -105,7 +105,7 @@ class Hub:
 
     def telltale(self) -> Gossip:
         """What its mail tells of members' steps: of each, all that pulls at it comes from here."""
-        return Gossip(self._elastics, key=_sent_key)
+        return Gossip(self._elastics, key=lambda page, j: keys_of(page.me, {j: page.said[j][0]}).get(j, b""))
 
     def _elastics(self, notes: Notes, r: int) -> Mapping[PeerId, Mapping[PeerId, float]]:
         return {i: {HUB: self.rule.beta / len(notes.trainings)} for i in notes.trainings}
@@ -141,11 +141,6 @@ class Member:
     def model(self, state: State) -> Tensor:
         """The member's own parameters; members are not evaluated."""
         return state.x_D
-
-
-def _sent_key(page: Page, j: PeerId) -> bytes:
-    """The key under which a member was to answer."""
-    return keys_of(page.me, {j: page.said[j][0]}).get(j, b"")
 
 
 def common_point(me: Peer) -> Tensor:

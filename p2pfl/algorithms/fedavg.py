@@ -4,7 +4,6 @@ Source: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks 
 Algorithm 1, in the form theta += step * sum_i p_i (theta_i - theta) / sum_i p_i over the chosen i, p_i = n_i / N.
 Sketched as in DBCL (Wang & Zhang, section 4): the hub draws a key and sends `key, down(theta)`, members train in
 the sketched space, the hub applies `up` to the mean of their updates. Hub and member are two flows.
-
 Ours: with `keys: own` each member has another key, and the hub takes the mean of `up` of each update, in which the
 noise of their sketches averages out as well. What the hub evaluates is the running mean of its models, the old mean
 weighing min(averaging, r / (r + 9)) in round r: it takes most of the sketch's noise away.

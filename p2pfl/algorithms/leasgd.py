@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from p2pfl.algorithms import _flood
-from p2pfl.algorithms._pairing import PAIRINGS, Links, announced, imagined, pools
+from p2pfl.algorithms._pairing import PAIRINGS, Links, drawn, imagined, pools, refuse_overshoot
 from p2pfl.algorithms._replay import Gossip
 from p2pfl.contracts import Sketch, Training
 from p2pfl.evidence import Weights
@@ -64,19 +64,7 @@ class LEASGD:
 
     def check(self, training: Training, sketch: Sketch, links: Links) -> None:
         """0 <= eta rho < 1 and p eta rho < 1 at `lr`, the largest learning rate; a relaxed pull stretches it."""
-        one, p = training.lr * self.rho, PAIRINGS[self.pairing].pulls(links)
-        factors, reason = f"{self.rho:g} x {training.lr:g}", "rho times lr"
-        remedy = f"lower rho below {1 / (training.lr * p * sketch.reach):.4g}"
-        if one >= 1:
-            raise ValueError(f"{reason} must be below 1, not {factors} = {one:g}: {remedy}")
-        if p > 1:
-            factors, reason = f"{factors} x {p}", f"{reason} times the {p} leaders that may pull on one follower"
-            remedy = f"{remedy}, or set pairing to matching"
-        if p * one >= 1:
-            raise ValueError(f"{reason} must be below 1, not {factors} = {p * one:g}: {remedy}")
-        if (stretched := p * one * sketch.reach) > 1:
-            problem = f"{reason} times the sketch's relaxation must be at most 1, not {stretched:g}"
-            raise ValueError(f"{problem}: {remedy}, or lower the relaxation, which is {sketch.reach:g}")
+        refuse_overshoot(PAIRINGS[self.pairing].pulls(links), self.rho, training.lr, sketch.reach)
 
     def vectors(self, links: Links) -> float:
         """Parameter vectors sent a round when everybody who draws finds a partner: two a pair."""
@@ -153,4 +141,4 @@ class LEASGD:
 
     def telltale(self) -> Gossip:
         """What its mail tells of others' steps: of those who are one's partners in two rounds running."""
-        return Gossip(partial(announced, PAIRINGS[self.pairing], self.rho))
+        return Gossip(partial(drawn, PAIRINGS[self.pairing], self.rho))

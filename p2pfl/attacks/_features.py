@@ -23,7 +23,8 @@ from torch.func import functional_call
 
 from p2pfl.attacks._first_order import still
 from p2pfl.attacks._unrolled import formed, named
-from p2pfl.evidence import Case, Part, Sight
+from p2pfl.curiosity import Case
+from p2pfl.evidence import Part, Sight
 from p2pfl.messages import Watch
 
 MOST = 4096

@@ -16,7 +16,8 @@ from torch import Tensor
 from p2pfl.attacks._first_order import weights
 from p2pfl.attacks._target import Target, Unknown, told
 from p2pfl.attacks._trail import Ended, Stumbled, Trail
-from p2pfl.evidence import Case, Finding
+from p2pfl.attacks._weighed import OPEN
+from p2pfl.curiosity import Case, Finding
 from p2pfl.messages import Watch
 
 ENOUGH, FAIR = 1e-9, 1e-7
@@ -53,7 +54,10 @@ PUBLISHED = Recipe(inner=20, outer=300, strong=False)
 
 
 def invert(case: Case, goal: Target, recipe: Recipe, labels: Sequence[Tensor], watch: Watch) -> Finding:
-    """The best of several starts, each with the next of `labels` (N, int64); without any, labels are found as well."""
+    """The best of several starts, each with the next of `labels` (N, int64); without any, labels are found as well.
+
+    Of labels that are partly OPEN only those are found.
+    """
     most = (recipe.inner + 1) * recipe.outer
     sharp = goal.floor if goal.scant else max(goal.floor, ENOUGH / goal.examples**2)
     enough = sharp if recipe.strong else 0.0
@@ -139,10 +143,18 @@ def start(case: Case, goal: Target, recipe: Recipe, labels_N: Tensor | None, att
     else:
         x_NCHW = torch.randn(shape, generator=draw, dtype=recipe.dtype)
     x_NCHW = x_NCHW.to(device).requires_grad_()
-    if labels_N is not None:
-        return Unknown(x_NCHW, torch.nn.functional.one_hot(labels_N.to(device), classes).to(recipe.dtype))
+    shares_NK = None if labels_N is None else given(labels_N.to(device), classes, recipe.dtype)
+    if shares_NK is not None and bool(shares_NK.any(1).all()):
+        return Unknown(x_NCHW, shares_NK)
     logits_NK = torch.randn(goal.examples, classes, generator=draw, dtype=recipe.dtype).to(device)
-    return Unknown(x_NCHW, None, logits_NK.requires_grad_())
+    return Unknown(x_NCHW, shares_NK, logits_NK.requires_grad_())
+
+
+def given(labels_N: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    """The labels as shares, N x K; rows of those that are open are 0."""
+    shares_NK = torch.nn.functional.one_hot(labels_N.clamp(min=0), classes).to(dtype)
+    shares_NK[labels_N == OPEN] = 0
+    return shares_NK
 
 
 def settled(tries: Sequence[Try]) -> bool:

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from p2pfl.attacks._first_order import mean_gradient, weights
 from p2pfl.attacks._unrolled import standing
+from p2pfl.attacks._weighed import alike, nearest, shares_of, sure
 from p2pfl.contracts import Layout
-from p2pfl.evidence import Case, Network, Sight
+from p2pfl.curiosity import Case, Network
+from p2pfl.evidence import Sight
 
 NOISE_EXAMPLES = 64
 MOST_OWN = 256
@@ -46,17 +48,36 @@ def counts(case: Case, sight: Sight, network: Network) -> Tensor:
 
     They sum to the number of these examples. All are 0 where the sight shows nothing of the output layer.
     """
-    head, examples = output_gradient(sight, network.layout), sum(sum(part.batches) for part in sight.parts)
+    head, share_N = output_gradient(sight, network.layout), shares_of(sight)
     counts_C = torch.zeros(network.classes, dtype=torch.int64, device=sight.moved_O.device)
-    if (head.bias_C is None and head.weight_CF is None) or examples == 0:
+    if (head.bias_C is None and head.weight_CF is None) or len(share_N) == 0:
         return counts_C
-    if examples == 1:
+    if len(share_N) == 1:
         counts_C[single(head, case.masks)] = 1
         return counts_C
     p_C = expected(case, sight, network)
     g_C = like_bias(head, p_C)
+    if not alike(share_N):
+        return torch.bincount(nearest(p_C - g_C, share_N, sizes_of(sight))[0][0], minlength=network.classes)
     certain_C = (g_C < -CLEARLY * g_C.abs().max()).long()
-    return whole(examples * (p_C - g_C), certain_C, examples)
+    return whole(len(share_N) * (p_C - g_C), certain_C, len(share_N))
+
+
+def guesses(case: Case, sight: Sight, network: Network, most: int) -> list[Tensor]:
+    """What the N labels of a sight may be, in order, to be tried in turn: `most` ways at most. None where too many are.
+
+    Where batches count for different shares there is one guess, with some of the labels OPEN.
+    """
+    head, share_N = output_gradient(sight, network.layout), shares_of(sight)
+    if alike(share_N) or (head.bias_C is None and head.weight_CF is None):
+        return dealt(counts(case, sight, network), sight, most)
+    p_C = expected(case, sight, network)
+    return [sure(*nearest(p_C - like_bias(head, p_C), share_N, sizes_of(sight)))]
+
+
+def sizes_of(sight: Sight) -> list[int]:
+    """How many examples each batch holds, in order."""
+    return [size for part in sight.parts for size in part.batches]
 
 
 def single(head: Head, masked: bool) -> int:
@@ -89,7 +110,7 @@ def dealt(counts_C: Tensor, sight: Sight, most: int) -> list[Tensor]:
 
     Where they lie within a batch does not matter. None either where nothing was counted.
     """
-    sizes = [size for part in sight.parts for size in part.batches]
+    sizes = sizes_of(sight)
     if int(counts_C.sum()) != sum(sizes):
         return []
     ways = list(islice(_ways(counts_C.tolist(), sizes), most + 1))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from p2pfl.evidence import Case
+from p2pfl.curiosity import Case
 from p2pfl.messages import PeerId
 
 FINEST, ALONE = 1e-6, 1e-3

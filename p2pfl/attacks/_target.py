@@ -14,7 +14,8 @@ from torch import Tensor
 
 from p2pfl.attacks._trail import Trail
 from p2pfl.attacks._unrolled import formed, unrolled
-from p2pfl.evidence import Case, Finding, Sight
+from p2pfl.curiosity import Case, Finding
+from p2pfl.evidence import Sight
 from p2pfl.messages import Figure, Watch
 
 FLOAT32 = 2.0**-24
@@ -57,7 +58,7 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Unknown:
-    """What is looked for: inputs, and logits of labels where `shares_NK` does not say them."""
+    """What is looked for: inputs, and logits of labels that `shares_NK` does not say: it is None, or 0 in a row."""
 
     x_NCHW: Tensor
     shares_NK: Tensor | None
@@ -71,10 +72,13 @@ class Unknown:
     @property
     def shares(self) -> Tensor:
         """What probability each label has."""
-        if self.shares_NK is not None:
+        if self.logits_NK is None:
+            assert self.shares_NK is not None
             return self.shares_NK
-        assert self.logits_NK is not None
-        return self.logits_NK.softmax(1)
+        found_NK = self.logits_NK.softmax(1)
+        return (
+            found_NK if self.shares_NK is None else torch.where(self.shares_NK.any(1, True), self.shares_NK, found_NK)
+        )
 
     def at(self, free: list[Tensor]) -> Unknown:
         """The same elsewhere."""
@@ -118,17 +122,14 @@ def batches_of(sight: Sight) -> tuple[tuple[int, int], ...]:
 
 
 def readings(case: Case, solve: Callable[[Sight, Watch], Finding]) -> Iterator[Finding]:
-    """What `solve` makes of each sight of the clue, those of fewest examples first, as long as there is time."""
+    """What `solve` makes of each sight of the clue, those of fewest examples first; each has time of its own."""
     sights = () if case.clue is None else sorted(case.clue.sights, key=examples_of)
-    running = True
     for at, sight in enumerate(sights):
 
         def watch(done: float, loss: float, at: int = at) -> bool:
-            nonlocal running
-            running = running and case.watch((at + min(done, 1.0)) / len(sights), loss)
-            return running
+            return case.watch((at + min(done, 1.0)) / len(sights), loss)
 
-        why = nothing(sight) if running else "no time was left for it"
+        why = nothing(sight)
         yield solve(placed(sight, case.device), watch) if why is None else Finding(sight.reading, figures={"why": why})
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from p2pfl.evidence import Network, Part
+from p2pfl.curiosity import Network
+from p2pfl.evidence import Part
 
 Batch = tuple[Tensor, Tensor]
 """Inputs of B x C x H x W and, of each example, what probability each label has: B x C. float64."""

@@ -22,7 +22,8 @@ from torch import Tensor
 from p2pfl.attacks._first_order import mean_gradient, weights
 from p2pfl.attacks._labels import counts, dealt
 from p2pfl.attacks._target import FLOAT32, Box, batches_of, box, examples_of, readings
-from p2pfl.evidence import Case, Finding, Network, Sight
+from p2pfl.curiosity import Case, Finding, Network
+from p2pfl.evidence import Sight
 from p2pfl.messages import Watch
 
 CLEAR, AGREE, LEAST = 0.01, 16.0, 1e-10

@@ -14,7 +14,8 @@ import pydantic
 
 from p2pfl.attacks._inversion import PUBLISHED, Recipe, invert
 from p2pfl.attacks._target import readings, target
-from p2pfl.evidence import Case, Finding, Sight
+from p2pfl.curiosity import Case, Finding
+from p2pfl.evidence import Sight
 from p2pfl.messages import Watch
 
 Positive = Annotated[int, pydantic.Field(gt=0)]

@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from p2pfl.attacks._inversion import Recipe, Try, best_of, start
-from p2pfl.attacks._labels import counts, dealt
+from p2pfl.attacks._labels import guesses
 from p2pfl.attacks._target import Target, Unknown, readings, target
 from p2pfl.attacks._trail import Ended, Stumbled, Trail
-from p2pfl.evidence import Case, Finding, Sight
+from p2pfl.curiosity import Case, Finding
+from p2pfl.evidence import Sight
 from p2pfl.messages import Watch
 
 Positive = Annotated[int, pydantic.Field(gt=0)]
@@ -47,7 +48,7 @@ class InvertingGradients:
 
         def solve(sight: Sight, watch: Watch) -> Finding:
             goal = target(case, sight)
-            labels = dealt(counts(case, sight, case.network), sight, self.restarts)
+            labels = guesses(case, sight, case.network, self.restarts)
 
             def once(attempt: int, labels_N: Tensor | None) -> Try:
                 trail = Trail(watch, self.iterations, 0.0, attempt, self.restarts, patient=True)

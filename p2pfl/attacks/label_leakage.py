@@ -20,7 +20,8 @@ from torch import Tensor
 
 from p2pfl.attacks._labels import Head, counts, output_gradient
 from p2pfl.attacks._target import batches_of, examples_of, readings
-from p2pfl.evidence import Case, Finding, Sight
+from p2pfl.curiosity import Case, Finding
+from p2pfl.evidence import Sight
 from p2pfl.messages import Watch
 
 TIE = 0.25

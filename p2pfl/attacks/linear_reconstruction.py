@@ -17,7 +17,8 @@ import pydantic
 
 from p2pfl.attacks._mixtures import heard, solved
 from p2pfl.attacks.idlg import Idlg
-from p2pfl.evidence import Case, Clue, Finding, Part, Sight, same
+from p2pfl.curiosity import Case, Finding
+from p2pfl.evidence import Clue, Part, Sight, same
 from p2pfl.messages import Figure
 
 Positive = Annotated[int, pydantic.Field(gt=0)]

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from p2pfl.attacks._unrolled import formed, gradient
-from p2pfl.evidence import PLAIN, STATEFUL, Case, Finding, Part
+from p2pfl.curiosity import Case, Finding
+from p2pfl.evidence import PLAIN, STATEFUL, Part
 from p2pfl.messages import HUB, Figure, peer_name
 
 BATCH, RATE = 32, 0.1

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from p2pfl.attacks._features import Drawn, Rows, draw, features
 from p2pfl.attacks._judges import forest, matched, odds
 from p2pfl.attacks._target import batches_of, readings
-from p2pfl.evidence import Case, Finding, Sight
+from p2pfl.curiosity import Case, Finding
+from p2pfl.evidence import Sight
 from p2pfl.messages import Watch
 
 FEWEST = 4

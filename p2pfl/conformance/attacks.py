@@ -17,7 +17,8 @@ from torch import Tensor
 
 from p2pfl.conformance import _randomness
 from p2pfl.contracts import Training
-from p2pfl.evidence import Case, Clue, Finding, Known, Network, Part, Sight
+from p2pfl.curiosity import Case, Finding, Known, Network
+from p2pfl.evidence import Clue, Part, Sight
 from p2pfl.learning.data import Data
 from p2pfl.learning.model import layout_of
 from p2pfl.learning.models.mlp import Mlp

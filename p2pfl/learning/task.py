@@ -16,18 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from p2pfl.contracts import Layerwise, Pair, Trained, Training
+from p2pfl.learning import evaluation
 from p2pfl.learning.clipped import clipped_sum
 from p2pfl.learning.data import Data
 from p2pfl.learning.descent import Fold, Space, descend, flat
 from p2pfl.learning.model import Model, layout_of
 from p2pfl.learning.sketched import Sketched
 from p2pfl.messages import Figure
-from p2pfl.metrics import roc
 from p2pfl.protection import Guard
 from p2pfl.seeds import Seeds
-
-CHUNK = 256
-"""Examples that are evaluated at once."""
 
 
 class SGDTask:
@@ -184,17 +181,7 @@ class SGDTask:
         if len(labels_N) == 0:
             return {}
         self._stand_at(x_D)
-        right_and_loss = torch.zeros(2, dtype=torch.float64, device=self.device)
-        leads = []
-        for inputs, labels in zip(torch.split(inputs_NCHW, CHUNK), torch.split(labels_N, CHUNK), strict=True):
-            labels = labels.to(self.device)
-            logits = self.module(inputs.to(self.device))
-            right = (logits.argmax(1) == labels).sum()
-            right_and_loss += torch.stack([right, nn.functional.cross_entropy(logits, labels, reduction="sum")])
-            leads.append(logits[:, 1] - logits[:, 0])  # not a softmax, which rounds what is sure to ties
-        accuracy, loss = (right_and_loss / len(labels_N)).tolist()
-        ranked = roc.figures(torch.cat(leads).cpu().numpy(), labels_N.numpy()) if self.data.classes == 2 else {}
-        return {"accuracy": accuracy, "loss": loss, **ranked}
+        return evaluation.figures(self.module, inputs_NCHW, labels_N, self.device, self.data.classes)
 
     def _gradients(self, at: int, folded: Fold | None = None) -> tuple[Tensor, Sequence[Tensor]]:
         """Loss of the `at`-th batch where the module stands, and what is made of its gradient, folded."""

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from p2pfl.report.folder import Run
-from p2pfl.report.leaks import READINGS, TRAVELS, entries, peers, rank, text
+from p2pfl.report.leaks import READINGS, entries, peers, rank, text, travels
 from p2pfl.report.units import count, humane, number, numbers, peer_order, plain, share
 
 MOST_ROWS = 200
@@ -60,7 +60,7 @@ MARKS = ("upper_bound", "engine")
 
 def _mark(entry: Mapping[str, Any]) -> str:
     told = ["upper bound"] if entry.get("upper_bound") is True else []
-    return ", ".join([*told, *(["rehearsal"] if entry.get("engine", TRAVELS[0]) not in TRAVELS else [])])
+    return ", ".join([*told, *(["rehearsal"] if "engine" in entry and not travels(str(entry["engine"])) else [])])
 
 
 def _scene(entry: Mapping[str, Any]) -> tuple[list[int], list[int], float, str]:

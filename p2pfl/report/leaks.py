@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from p2pfl import plugins
 from p2pfl.evidence import HEAD, MATCHED, MEMORYLESS, PLAIN, SERVER, STATEFUL
 from p2pfl.report.ending import virtual
 from p2pfl.report.folder import Run, mapping
@@ -33,8 +34,6 @@ READINGS = {
     "linear": "solved for, from what was heard over many rounds",
 }
 """What each reading goes by, in the order in which they are shown."""
-TRAVELS = ("local",)
-"""The engines of which a peer's bytes reach another process: only there an attack counts."""
 READ = 1e-3
 """An image counts as read when its mean squared error is below, on a scale of 0 to 1."""
 FIGURES = ("recovered", "psnr_db", "ssim", "mse", "label_accuracy", "auc")
@@ -150,10 +149,15 @@ def mean(leaks: Sequence[Leak], figure: str) -> float | None:
 def label(run: Run, leak: Leak) -> str:
     """What must be said of a finding that counts for less than an attack on a live peer; else nothing."""
     told = ["upper bound: untrained model"] if leak.untrained else []
-    if leak.engine not in TRAVELS:
+    if not travels(leak.engine):
         how = "simulated" if virtual(run) else "within one process"
         told.append(f"rehearsal: {how}, no bytes travelled")
     return "; ".join(told)
+
+
+def travels(engine: str) -> bool:
+    """Whether a peer's bytes reach another process on that engine: only there an attack counts."""
+    return engine in plugins.names("engines") and bool(getattr(plugins.find("engines", engine), "wired", False))
 
 
 def _each(leak: Leak) -> list[float]:

@@ -32,6 +32,10 @@ class Watching:
     due_s: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """From now on there is time again."""
         self.end_s = time.monotonic() + self.aside.seconds
 
     def __call__(self, done: float, loss: float) -> bool:
@@ -46,8 +50,11 @@ class Watching:
 
 
 def reports(aside: Aside, say: Say, over: Callable[[], bool]) -> Iterator[Report]:
-    """What comes of a computation, within its time; at the end it is said to be done."""
-    yield from aside.call(Watching(aside, say, over))
+    """What comes of a computation, each row within its time; at the end it is said to be done."""
+    watching = Watching(aside, say, over)
+    for report in aside.call(watching):
+        yield report
+        watching.begin_anew()
     say(Message("spying", aside.round, figures={"about": aside.about, "done": 1.0, "loss": None}))
 
 

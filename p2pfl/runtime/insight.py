@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from p2pfl.evidence import Bare, Case, Clue, Finding, Known, Network, Notes, Page, Telltale
+from p2pfl.curiosity import Case, Finding, Known, Network
+from p2pfl.evidence import Bare, Clue, Notes, Page, Telltale
 from p2pfl.messages import Aside, Figure, PeerId, Report, Watch, peer_name
 from p2pfl.peer import Peer
 from p2pfl.scenario import Malice, Scenario, Start

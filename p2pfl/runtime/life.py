@@ -15,7 +15,7 @@ from torch import Tensor
 
 from p2pfl.errors import LocalError
 from p2pfl.messages import Aside, Collect, Exchange, Figure, Mail, Pause, Report, Step
-from p2pfl.peer import Flow
+from p2pfl.peer import Flow, Peer
 from p2pfl.runtime.spying import Noted
 from p2pfl.runtime.world import Seat
 
@@ -135,8 +135,7 @@ def life(seat: Seat, course: Course, clock: Callable[[], float] = time.perf_coun
         if tally.steps:  # who is not chosen skips the round
             figures |= {"round_s": clock() - began_s, "compute_s": tally.compute_s}
         if r in course.logged and me.task.examples:
-            batches = range((r - 1) * me.local_steps, r * me.local_steps)
-            figures["held"] = {str(b): list(me.task.held(b)) for b in batches}
+            figures["held"] = _held(me, r)
         last = course.ends(r, clock() - born_s)
         if seat.evaluated:
             yield from _looked_at(seat, state, course, r, last, figures, tensors)
@@ -149,6 +148,11 @@ def life(seat: Seat, course: Course, clock: Callable[[], float] = time.perf_coun
             if (yield Gate(r)):
                 yield from _last_words(seat, seat.flow.model(state), course, r, tally)
                 return
+
+
+def _held(me: Peer, r: int) -> dict[str, Figure]:
+    """Which examples each batch of round `r` holds, by the number of the batch."""
+    return {str(b): list(me.task.held(b)) for b in range((r - 1) * me.local_steps, r * me.local_steps)}
 
 
 def asynchronous(flow: Flow) -> bool:

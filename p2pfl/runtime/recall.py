@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from p2pfl.curiosity import Known
 from p2pfl.errors import RemoteError, ScenarioError
-from p2pfl.evidence import Known, Notes, Page
+from p2pfl.evidence import Notes, Page
 from p2pfl.learning.task import SGDTask
 from p2pfl.messages import Message, PeerId, peer_name
 from p2pfl.peer import KEY_BYTES, Flow, Peer, Roster

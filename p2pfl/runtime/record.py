@@ -80,14 +80,7 @@ class Recorder:
             case "found":
                 self._hear_finding(peer, message)
             case "row":
-                self.add({"peer": _label(peer), "round": message.round, **figures})
-                if figures.get("budget_spent") and peer not in self.spent_out:
-                    self.spent_out.add(peer)
-                    self._say(peer, f"has spent its privacy budget by round {message.round}, and trains no more")
-                if self._latest is not None:
-                    self._hear_latest(self._latest, peer, message)
-                elif "model" in message.tensors:
-                    self._hear_model(peer, message.round, message.tensors["model"])
+                self._hear_row(peer, message)
             case "left":
                 self.left[peer] = figures
                 for j, count in self.links(_label(peer)).items():
@@ -134,6 +127,16 @@ class Recorder:
         self._say(peer, what)
         for round in sorted(self._pending):
             self._complete(round)
+
+    def _hear_row(self, peer: PeerId, message: Message) -> None:
+        self.add({"peer": _label(peer), "round": message.round, **message.figures})
+        if message.figures.get("budget_spent") and peer not in self.spent_out:
+            self.spent_out.add(peer)
+            self._say(peer, f"has spent its privacy budget by round {message.round}, and trains no more")
+        if self._latest is not None:
+            self._hear_latest(self._latest, peer, message)
+        elif "model" in message.tensors:
+            self._hear_model(peer, message.round, message.tensors["model"])
 
     def _hear_finding(self, peer: PeerId, message: Message) -> None:
         """Keep what a curious peer found, and tell of it in a row."""

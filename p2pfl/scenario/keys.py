@@ -29,7 +29,7 @@ class Malice:
 
     `victims` are all others that a peer's mail tells of, by default. Peers that `collude` share what reached them, and
     attack after the run. With `score` the victims' record says which examples they held, by which the attack is judged
-    after the run. One victim's round takes `seconds` at most.
+    after the run. One reading of one victim's round takes `seconds` at most.
     """
 
     peers: tuple[Who, ...]
@@ -38,7 +38,7 @@ class Malice:
     victims: tuple[Who, ...] = ()
     collude: bool = False
     score: bool = True
-    seconds: Annotated[float, pydantic.Field(gt=0)] = 60.0
+    seconds: Annotated[float, pydantic.Field(gt=0)] = 30.0
 
 
 @dataclass(frozen=True)

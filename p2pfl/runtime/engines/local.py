@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -40,6 +40,8 @@ SILENT_S = 60.0
 @dataclass(frozen=True)
 class Local:
     """One real process a peer on this machine, over ipc or tcp sockets."""
+
+    wired: ClassVar[bool] = True
 
     async def run(self, plan: Plan, watch: Watcher, stop: asyncio.Event) -> None:
         """See Engine."""
