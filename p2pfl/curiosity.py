@@ -20,12 +20,13 @@ from p2pfl.seeds import Seeds
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """The form of the model that all peers train, which is no secret. Inputs are C x H x W."""
+    """The form of the model that all peers train, which is no secret. Inputs are C x H x W, of numbers within `box`."""
 
     make: Callable[[], nn.Module]
     layout: Layout
     shape: tuple[int, int, int]
     classes: int
+    box: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,6 @@ Shapes: D parameters, S numbers of the space that steps were taken in, O numbers
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -142,8 +141,8 @@ class Notes:
     graphs: dict[int, Weights]
     starts: dict[PeerId, Tensor] = field(default_factory=dict)
     solved: dict[tuple[PeerId, int], Tensor] = field(default_factory=dict)
-    awaited: Counter[int] = field(default_factory=Counter)
-    """Rounds whose attacks are still to be worked out, and how many."""
+    awaited: dict[object, int] = field(default_factory=dict)
+    """The rounds of the attacks that are still to be worked out."""
     estimates: dict[tuple[str, PeerId, int], Tensor] = field(default_factory=dict)
     """What an algorithm keeps between its clues: under a sketch estimates of parameters, by kind, whose, and round."""
 

@@ -32,14 +32,16 @@ NEVER = Malice((0,), Choice("idlg", Idlg()), rounds=(10**6,))
 """For its sake notes are taken, and nothing is worked out."""
 
 
-def spied(made: World, curious: tuple[PeerId, ...], rounds: int) -> tuple[Telltale, Notes]:
+def spied(
+    made: World, curious: tuple[PeerId, ...], rounds: int, deaths: Mapping[PeerId, int] | None = None
+) -> tuple[Telltale, Notes]:
     """The notes of these peers after so many rounds."""
     seats = {i: made.seat(i) for i in made.roles}
     notes = blank(made, curious)
     flows = {i: seat.flow for i, seat in seats.items()}
     at = place(made, curious, seats[curious[0]].me.private)
     flows |= {i: Curious(flows[i], made.settings, (NEVER,), False, at, notes, common_start(made)) for i in curious}
-    play(flows, {i: seat.me for i, seat in seats.items()}, rounds)
+    play(flows, {i: seat.me for i, seat in seats.items()}, rounds, deaths)
     return at.telltale, notes
 
 
@@ -113,6 +115,27 @@ def test_what_an_attack_found_out_is_known_in_later_rounds() -> None:
     assert [(part.peer, part.first) for part in parts] == [(1, 3), (2, 2), (3, 1), (4, 0)]  # one more a round
 
 
+def test_the_momentum_of_unseen_partners_is_known_once_their_steps_are() -> None:
+    made = world({**MOMENTUM, "weight_decay": 0.0}, peers=6, topology="ring", rounds=5)
+    (telltale, notes), twin = spied(made, (0,), 5), Gradients(made)
+    for r in (1, 2, 3, 4):
+        clue = telltale.clue(notes, 1, r)
+        assert clue is not None
+        assert errors(twin, clue)[AS_IT_IS] < EXACT, r
+        parts = clue.sights[0].parts
+        notes.solved.update({(part.peer, part.first): taken(twin, part).float() for part in parts})
+
+
+def test_whoever_is_dead_pulls_on_nobody() -> None:
+    made = world(PLAIN, peers=5, topology="complete", rounds=6)
+    (telltale, notes), twin = spied(made, (0,), 6, deaths={4: 3}), Gradients(made)
+    for r in range(1, 6):
+        clue = telltale.clue(notes, 1, r)
+        assert alone(clue, 1)
+        assert errors(twin, clue)[AS_IT_IS] < EXACT, r
+    assert telltale.clue(notes, 4, 3) is None
+
+
 def test_two_who_collude_on_both_sides_of_a_peer_read_all_that_it_does() -> None:
     made = world(PLAIN, peers=6, topology="ring", rounds=5)
     (telltale, notes), twin = spied(made, (0, 2), 5), Gradients(made)
@@ -130,7 +153,7 @@ def test_without_a_common_start_unseen_partners_are_guessed_and_that_is_said() -
     clue = telltale.clue(notes, 1, 1)
     assert clue is not None
     assert alone(clue, 1)
-    assert clue.holds.endswith("1 of its 2 partners: the others are guessed to be where it is")
+    assert clue.holds.endswith("and where the others are, which is guessed to be where it is")
     assert errors(twin, clue)[AS_IT_IS] > 0.5
     assert telltale.clue(notes, 3, 1) is None
 
@@ -140,7 +163,7 @@ def test_late_in_a_run_unseen_partners_are_guessed_and_nothing_is_replayed_from_
     telltale, notes = spied(made, (0,), 400)
     clue = telltale.clue(notes, 1, 399)
     assert clue is not None
-    assert "are guessed" in clue.holds
+    assert "guessed to be where it is" in clue.holds
     assert set(telltale.heard(notes, 400)) == {0, 1, 5}
 
 
@@ -199,8 +222,9 @@ def test_of_many_members_one_reads_the_sum() -> None:
     assert errors(twin, clue)[AS_IT_IS] < EXACT
 
 
-def test_the_hub_of_elastics_reads_every_member_and_members_are_not_asked() -> None:
-    made = world(PLAIN, peers=3, algorithm="easgd", rounds=4)
+@pytest.mark.parametrize("init", ["shared", "own"])
+def test_the_hub_of_elastics_reads_every_member_and_members_are_not_asked(init: str) -> None:
+    made = world(PLAIN, peers=3, algorithm="easgd", rounds=4, init=init)
     (telltale, notes), twin = spied(made, (HUB,), 4), Gradients(made)
     for r in (1, 2, 3):
         for victim in (0, 1, 2):
@@ -223,15 +247,18 @@ def test_under_a_sketch_a_neighbour_with_the_key_reads_the_first_round_exactly()
 
 
 @pytest.mark.parametrize("sketch", ["dense", SKETCH], ids=str)
-def test_notes_that_grow_too_large_forget_what_nobody_waits_for_and_tell_the_same_afterwards(sketch: Any) -> None:
-    made = world(PLAIN, peers=4, topology="complete", sketch=sketch, rounds=20)
+@pytest.mark.parametrize("training", [PLAIN, MOMENTUM], ids=["plain", "momentum"])
+def test_notes_that_grow_too_large_forget_what_nobody_waits_for_and_tell_the_same_afterwards(
+    training: Mapping[str, Any], sketch: Any
+) -> None:
+    made = world(training, peers=4, topology="complete", sketch=sketch, rounds=20)
     (telltale, notes), twin = spied(made, (0,), 20), Gradients(made)
     whole = errors(twin, telltale.clue(notes, 1, 19))
     short = blank(made, (0,))
     short.origin_D, short.starts = notes.origin_D, notes.starts
     for r, page in notes.pages[0].items():
         if r == 15:
-            short.awaited[3] += 1
+            short.awaited["an attack"] = 3
         note(telltale, short, page, most_bytes=1)
     assert list(short.pages[0]) == list(range(4, 21))  # ten at least; and from round 15 on nothing was forgotten
     short.awaited.clear()

@@ -19,12 +19,14 @@ from p2pfl.messages import PeerId
 class Known:
     """A vector as far as it is known: a constant, plus unknown steps by their share.
 
-    `guessed` says that something else is not known, and was taken for what is likely.
+    `guessed` says that something else is not known, and was taken for what is likely; `rough`, that a part began at a
+    point which is itself not known but for other parts.
     """
 
     x_D: Tensor
     parts: Mapping[tuple[PeerId, int], Part] = field(default_factory=dict)
     guessed: bool = False
+    rough: bool = False
 
     @property
     def sure(self) -> bool:
@@ -38,4 +40,5 @@ class Known:
             before = parts[name].share if name in parts else 0.0
             parts[name] = dataclasses.replace(part, share=before + factor * part.share)
         kept = {name: part for name, part in parts.items() if part.share}
-        return Known(self.x_D + factor * other.x_D, kept, self.guessed or other.guessed)
+        known = self.guessed or other.guessed, self.rough or other.rough
+        return Known(self.x_D + factor * other.x_D, kept, *known)

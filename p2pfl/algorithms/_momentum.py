@@ -27,9 +27,8 @@ def before(replay: Replay, victim: PeerId, r: int) -> dict[str, Tensor]:
     steps, origin_D, kept = replay.notes.steps(victim), replay.notes.origin_D, replay.notes.estimates
     if not replay.notes.trainings[victim].momentum:
         return {}
-    for q in range(r):  # what lies before the post of round 1, then what lies between two posts
-        if ("momentum", victim, q) in kept:
-            continue
+    latest = max((q for q in range(r) if ("momentum", victim, q) in kept), default=-1)
+    for q in range(latest + 1, r):  # what lies before the post of round 1, then what lies between two posts
         moved_D = _moved(replay, victim, q)
         if q == 0 and (steps == 1 or origin_D is None or moved_D is None):
             continue

@@ -5,8 +5,9 @@ j pulls on i, and the steps that i takes from there to its next post,
 y_i^{r+1} = y_i^r + sum_j w_ij^r (y_j^r - y_i^r) + steps_i^r,
 so two successive posts of a neighbour less what its partners pulled are its steps. Partners that nobody here hears are
 replayed likewise: their own steps are then unknown parts of what was seen, of which an attack may find out all at once,
-and what it has found out is known from then on. All this is exact without a sketch; with one it is as good as the
-estimates that are kept of each sender.
+and what it has found out is known from then on. Where several follow each other, all but the first are taken from where
+their peer would be without the others, which is only roughly so until these are found out. All else is exact without a
+sketch; with one it is as good as the estimates that are kept of each sender.
 
 Source: the equations of D-PSGD (Lian et al. 2017) and LEASGD (Cheng et al.), solved for the gradient; what follows from
 the graph alone is the subject of El Mrini, Cyffers & Bellet 2024, "Privacy Attacks in Decentralized Learning".
@@ -21,6 +22,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from p2pfl.algorithms import _holdings as holdings
 from p2pfl.algorithms import _momentum
 from p2pfl.algorithms._known import Known
 from p2pfl.algorithms._readings import Letter, expected, read
@@ -61,17 +63,19 @@ class Replay:
         if start is None or pulled is None:
             return None
         steps = self.notes.steps(victim)
-        extra = {} if steps == 1 else {"shift_S": pulled.x_D}
-        own = self.notes.part(
-            victim, 1.0, start.x_D, r * steps - 1, steps, **extra, **_momentum.before(self, victim, r)
-        )
-        unknown = {**start.plus(pulled, 1.0).parts}
-        unknown.pop((victim, own.first), None)
-        parts = (own, *sorted(unknown.values(), key=lambda part: -abs(part.share))[: MOST_PARTS - 1])
+        own = self.notes.part(victim, 1.0, start.x_D, r * steps - 1, steps, **self._more(victim, r, pulled))
+        known = start.plus(pulled, 1.0)
+        unseen = [part for name, part in known.parts.items() if name != (victim, own.first)]
+        parts = (own, *sorted(unseen, key=lambda part: -abs(part.share))[: MOST_PARTS - 1])
         exact = r == 1 and steps == 1 and self.notes.origin_D is not None
         told = read(before or _letter_of(start.x_D, after), after, start.x_D, pulled.x_D, parts, exact)
-        guessed = start.guessed or pulled.guessed
-        return Clue(victim, r, threat, self._holds(victim, r, len(parts) - 1, guessed), told)
+        known = replace(known, rough=known.rough or bool(start.parts))
+        return Clue(victim, r, threat, holdings.said(self, victim, r, known, len(unseen)), told)
+
+    def _more(self, j: PeerId, r: int, pulled: Known) -> dict[str, Tensor]:
+        """What else there is to the steps that `j` took after its post of round r."""
+        shift = {} if self.notes.steps(j) == 1 else {"shift_S": pulled.x_D}
+        return shift | _momentum.before(self, j, r)
 
     def _first_steps(self, victim: PeerId, threat: str) -> Clue | None:
         """The first post less the point where all began: all but the last step of the first round, on any graph."""
@@ -82,21 +86,6 @@ class Replay:
         begun = _letter_of(origin_D, letter)
         told = read(begun, letter, origin_D, origin_D.new_zeros(len(origin_D)), (part,), exact=True)
         return Clue(victim, 1, threat, f"where all began, and what peer {victim} first posted", told)
-
-    def _holds(self, victim: PeerId, r: int, unknown: int, guessed: bool) -> str:
-        known = f"two successive posts of peer {victim}"
-        partners = sorted(self.pulls(r).get(victim, {}))
-        heard = [j for j in partners if j in self.notes.members or self.letter(j, r) is not None]
-        if len(heard) == len(partners):
-            return f"{known}, and what all of its partners posted"
-        if guessed:
-            return (
-                f"{known}, and {len(heard)} of its {len(partners)} partners: the others are guessed to be where it is"
-            )
-        if not unknown:
-            return f"{known}, and where all began"
-        unseen = "an unseen step is unknown too" if unknown == 1 else f"{unknown} unseen steps are unknown too"
-        return f"{known}, and {len(heard)} of its {len(partners)} partners: {unseen}"
 
     def letter(self, j: PeerId, r: int) -> Letter | None:
         """What `j` posted in round r, as it came."""
@@ -115,7 +104,8 @@ class Replay:
     def _post(self, j: PeerId, r: int) -> Known | None:
         for page in self.notes.page(r):
             if page.me.id == j:
-                return Known(own_post(self.notes, page))
+                own_D = own_post(self.notes, page)
+                return None if own_D is None else Known(own_D)
         letter = self.letter(j, r)
         if letter is None:
             return self._replayed(j, r)
@@ -144,15 +134,16 @@ class Replay:
         before, pulled = self.post(j, r - 1), self.pulled(j, r - 1)
         if before is None or pulled is None:
             return None
-        extra = {} if steps == 1 else {"shift_S": pulled.x_D}
-        return self._with_steps(before, j, (r - 1) * steps - 1, steps, **extra).plus(pulled, 1.0)
+        more = self._more(j, r - 1, pulled)
+        return self._with_steps(before, j, (r - 1) * steps - 1, steps, **more).plus(pulled, 1.0)
 
     def _with_steps(self, start: Known, j: PeerId, first: int, count: int, **more: Tensor) -> Known:
         """The same, and what `j` did from there: known where an attack has found it out."""
         if (solved_D := self.notes.solved.get((j, first))) is not None:
             return start.plus(Known(solved_D.to(start.x_D)), 1.0)
         part = self.notes.part(j, 1.0, start.x_D, first, count, **more)
-        return start.plus(Known(start.x_D.new_zeros(len(start.x_D)), {(j, first): part}), 1.0)
+        step = Known(start.x_D.new_zeros(len(start.x_D)), {(j, first): part}, rough=bool(start.parts))
+        return start.plus(step, 1.0)
 
     def pulled(self, i: PeerId, r: int) -> Known | None:
         """What all partners of `i` pulled at it in round r, and what goes on of former pulls."""
@@ -161,6 +152,8 @@ class Replay:
             return None
         total = Known(mine.x_D.new_zeros(len(mine.x_D)))
         for j, weight in self.pulls(r).get(i, {}).items():
+            if self._absent(j, r):
+                continue
             if (theirs := self.post(j, r)) is None:  # as if it were where `i` is: peers are not far from each other
                 total = replace(total, guessed=True)
                 continue
@@ -170,15 +163,21 @@ class Replay:
             total = total.plus(before, self.inertia)
         return total
 
+    def _absent(self, j: PeerId, r: int) -> bool:
+        """Whether one of us is a partner of `j` in round r, and nobody of us heard it: it is dead, or far behind."""
+        pages = [page for page in self.notes.page(r) if page.me.id != j]
+        expects = any(j in self.pulls(r).get(page.me.id, {}) for page in pages)
+        return expects and len(pages) == len(list(self.notes.page(r))) and self.letter(j, r) is None
+
     def _sketched(self, i: PeerId, j: PeerId, r: int, difference_D: Tensor) -> Tensor:
         """A difference as `i` has it: exactly so without a sketch or where its key is known, else on the average."""
-        for page in self.notes.page(r):
+        pages = list(self.notes.page(r))
+        for page in pages:
             if page.me.id == j and page.message(i, "params") is not None and page.me.sketch.keyed:
                 key = self.key(page, i)
                 return page.me.pair.pull(page.me.pair.down(difference_D, key), key)
-            if page.me.sketch.keyed or page.me.pair.size < len(difference_D):
-                return expected(page.me.pair, difference_D)
-        return difference_D
+        sketched = next((p.me for p in pages if p.me.sketch.keyed or p.me.pair.size < len(difference_D)), None)
+        return difference_D if sketched is None else expected(sketched.pair, difference_D)
 
 
 def link_key(page: Page, j: PeerId) -> bytes:
@@ -186,8 +185,8 @@ def link_key(page: Page, j: PeerId) -> bytes:
     return page.me.key(j, page.round)
 
 
-def own_post(notes: Notes, page: Page) -> Tensor:
-    """What the owner of a page posted in that round, of D numbers.
+def own_post(notes: Notes, page: Page) -> Tensor | None:
+    """What the owner of a page posted in that round, of D numbers; None where it is forgotten.
 
     Under a sketch it is taken for where it was after the round before, which it is with one step a round.
     """
@@ -195,8 +194,10 @@ def own_post(notes: Notes, page: Page) -> Tensor:
     whole = sum(slot.size for slot in page.me.task.layout)
     if posted and len(posted[0].tensors["params"]) == whole and not page.me.sketch.keyed:
         return posted[0].tensors["params"].to(page.me.task.device)
+    if page.round == 1:
+        return notes.starts[page.me.id]
     before = notes.pages[page.me.id].get(page.round - 1)
-    own_D: Tensor = notes.starts[page.me.id] if before is None else before.state.x_D
+    own_D: Tensor | None = None if before is None else before.state.x_D
     return own_D
 
 
@@ -233,6 +234,9 @@ class Gossip:
     def heard(self, notes: Notes, r: int) -> dict[PeerId, Tensor]:
         """The posts of all who were heard, or are known without an unknown part."""
         replay = self._replay(notes, r)
+        for j in notes.trainings:
+            if _reached(notes, j, r):
+                _momentum.before(replay, j, r)
         found = {j: replay.post(j, r) for j in notes.trainings if _reached(notes, j, r)}
         return {j: known.x_D for j, known in found.items() if known is not None and known.sure}
 

@@ -40,11 +40,13 @@ class OfHub:
         answer = page and page.message(victim, "update")
         if page is None or not sent or not answer:
             return None
-        letter, steps = _letter(page, sent), notes.steps(victim)
+        letter, steps, true_D = _letter(page, sent), notes.steps(victim), _model(notes, page)
+        if true_D is None:
+            return None
         part = notes.part(victim, 1.0, letter.z_S, (r - 1) * steps, steps)
         answer_S = answer.tensors["params"].to(letter.z_S)
         holds = f"its own model, the key, and the update of peer {victim}"
-        return Clue(victim, r, "hub", holds, of_answer(letter, answer_S, _model(notes, page), part))
+        return Clue(victim, r, "hub", holds, of_answer(letter, answer_S, true_D, part))
 
     def mixes(self, notes: Notes, r: int) -> Weights:
         """Members pull on nobody."""
@@ -53,11 +55,13 @@ class OfHub:
     def heard(self, notes: Notes, r: int) -> dict[PeerId, Tensor]:
         """Where each member's steps ended, as its answer says it."""
         page, found = notes.pages[HUB][r], {}
+        if (true_D := _model(notes, page)) is None:
+            return {}
         for i in notes.trainings:
             if (answer := page.message(i, "update")) is not None and (sent := page.posted(i, "model")) is not None:
                 letter = _letter(page, sent)
                 answer_S = answer.tensors["params"].to(letter.z_S)
-                found[i] = _model(notes, page) + letter.up(answer_S - letter.z_S) if letter.keyed else answer_S
+                found[i] = true_D + letter.up(answer_S - letter.z_S) if letter.keyed else answer_S
         return found
 
 
@@ -150,8 +154,10 @@ def _letter(page: Page, message: Message) -> Letter:
     return Letter(z_S, page.me.pair, bytes(message.figures["key"]), page.me.task.layout)  # type: ignore[arg-type]
 
 
-def _model(notes: Notes, page: Page) -> Tensor:
-    """The hub's own parameters in a round: as the round before left them."""
+def _model(notes: Notes, page: Page) -> Tensor | None:
+    """The hub's own parameters in a round, as the round before left them; None where that is forgotten."""
+    if page.round == 1:
+        return notes.starts[HUB]
     before = notes.pages[HUB].get(page.round - 1)
-    x_D: Tensor = notes.starts[HUB] if before is None else before.state.x_D
+    x_D: Tensor | None = None if before is None else before.state.x_D
     return x_D

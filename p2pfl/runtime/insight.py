@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from p2pfl.curiosity import Case, Finding, Known, Network
-from p2pfl.evidence import Bare, Clue, Notes, Page, Telltale
+from p2pfl.evidence import MATCHED, PLAIN, Bare, Clue, Notes, Page, Telltale
 from p2pfl.messages import Aside, Figure, PeerId, Report, Watch, peer_name
 from p2pfl.peer import Peer
 from p2pfl.scenario import Malice, Scenario, Start
@@ -22,10 +22,13 @@ from p2pfl.scenario import plain as written
 from p2pfl.seeds import Seeds
 
 if TYPE_CHECKING:
+    from p2pfl.learning.data import Data
     from p2pfl.runtime.world import World
 
-SURE = 1e-3
-"""What an attack found out is built upon where it explains all that was seen but for this part."""
+CERTAIN = (PLAIN, MATCHED)
+"""Readings that are right wherever what they go by is."""
+SURE = 1e-6
+"""What an attack found out is built upon where its squared mismatch with what was seen is this part at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,7 @@ def place(world: World, attackers: tuple[PeerId, ...], seeds: Seeds) -> Place:
     return Place(
         attackers,
         world.roles[min(attackers)].flow.telltale(),  # type: ignore[attr-defined]  # checked at the door
-        Network(partial(model.build, data.shape, data.classes), world.layout, data.shape, data.classes),
+        Network(partial(model.build, data.shape, data.classes), world.layout, data.shape, data.classes, box(data)),
         Known(data.train_x[rows], data.train_y[rows], columns),
         world.links,
         any(getattr(defence.value, "masks", False) for defence in settings.defences),
@@ -68,6 +71,12 @@ def place(world: World, attackers: tuple[PeerId, ...], seeds: Seeds) -> Place:
         torch.device(world.device(min(attackers))),
         seeds.child("attack"),
     )
+
+
+def box(data: Data) -> tuple[float, float]:
+    """Where inputs lie: known from how they are scaled, and from the test part, which is nobody's own."""
+    public = data.test_x if len(data.test_x) else data.train_x[:0]
+    return (float(public.min()), float(public.max())) if len(public) else (0.0, 1.0)
 
 
 def blank(world: World, attackers: tuple[PeerId, ...]) -> Notes:
@@ -104,26 +113,29 @@ def victims(settings: Scenario, malice: Malice, place: Place, *members: Peer) ->
 
 def aside(place: Place, notes: Notes, malice: Malice, victim: PeerId, r: int) -> Aside:
     """The attack on one victim's round, to be worked out."""
-    notes.awaited[r] += 1
+    token = object()
+    notes.awaited[token] = r
     about = f"{malice.attack.name} on peer {peer_name(victim)}, round {r}"
-    return Aside(r, about, malice.seconds, partial(work, place, notes, malice, victim, r))
+    return Aside(r, about, malice.seconds, partial(_awaited, token, place, notes, malice, victim, r))
+
+
+def _awaited(
+    token: object, place: Place, notes: Notes, malice: Malice, victim: PeerId, r: int, watch: Watch
+) -> Iterator[Report]:
+    try:
+        yield from work(place, notes, malice, victim, r, watch)
+    finally:
+        notes.awaited.pop(token, None)
 
 
 def work(place: Place, notes: Notes, malice: Malice, victim: PeerId, r: int, watch: Watch) -> Iterator[Report]:
     """Attack one victim's round: a row for each reading as it comes, or one that says that nothing can be read."""
-    try:
-        yield from _worked(place, notes, malice, victim, r, watch)
-    finally:
-        notes.awaited[r] -= 1
-
-
-def _worked(place: Place, notes: Notes, malice: Malice, victim: PeerId, r: int, watch: Watch) -> Iterator[Report]:
     began_s, found = time.perf_counter(), False
-    clue = place.telltale.clue(notes, victim, r)
-    case = case_of(place, notes, clue, victim, r, watch)
-    told = _told(place, notes, malice, clue, victim, r)
+    told = _told(place, notes, malice, victim, r)
     try:
-        for finding in malice.attack.value.spy(case):
+        clue = place.telltale.clue(notes, victim, r)
+        told |= {} if clue is None else {"threat": clue.threat, "holds": clue.holds}
+        for finding in malice.attack.value.spy(case_of(place, notes, clue, victim, r, watch)):
             found = True
             _learn(notes, finding)
             seconds = {"seconds": round(time.perf_counter() - began_s, 3)}
@@ -161,7 +173,7 @@ def case_of(place: Place, notes: Notes, clue: Clue | None, victim: PeerId, r: in
     )
 
 
-def _told(place: Place, notes: Notes, malice: Malice, clue: Clue | None, victim: PeerId, r: int) -> dict[str, Figure]:
+def _told(place: Place, notes: Notes, malice: Malice, victim: PeerId, r: int) -> dict[str, Figure]:
     """What is said with every result: who, whom, when, how, and what was assumed."""
     steps = notes.steps(victim) if victim in notes.trainings else 1
     before = (r - 1) * steps
@@ -176,13 +188,13 @@ def _told(place: Place, notes: Notes, malice: Malice, clue: Clue | None, victim:
         "engine": place.engine,
         "untrained": not place.trained and before < epoch,
     }
-    return told if clue is None else told | {"threat": clue.threat, "holds": clue.holds}
+    return told
 
 
 def _learn(notes: Notes, finding: Finding) -> None:
     """What was found out for sure is known from now on."""
     mismatch = finding.figures.get("mismatch")
-    if isinstance(mismatch, float) and mismatch <= SURE:
+    if finding.reading in CERTAIN and isinstance(mismatch, float) and mismatch <= SURE:
         notes.solved.update(finding.displacements)
 
 

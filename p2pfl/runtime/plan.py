@@ -87,7 +87,7 @@ class Plan:
     def keep(self, peer: PeerId, kept: Keep | Noted) -> None:
         """Put a model of a peer, or what it noted, on disk, in the folder of the run."""
         if isinstance(kept, Noted):
-            capture.write(self.folder, self.world, kept.page)
+            capture.write(self.folder, self.world, kept.page, kept.start_D)
             return
         most = self.settings.save.checkpoints
         checkpoint.write(self.folder, peer, kept.round, kept.x_D, self.world.layout, most)

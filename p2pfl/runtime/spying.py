@@ -27,9 +27,10 @@ MOST_BYTES, FEWEST = 1 << 30, 10
 
 @dataclass(frozen=True, eq=False)
 class Noted:
-    """A page of a curious peer's notes, to be kept on disk."""
+    """A page of a curious peer's notes, to be kept on disk, and where the peer began."""
 
     page: Page
+    start_D: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class Curious:
 
     def start(self, me: Peer) -> Any:
         """As the flow does."""
-        self.notes.starts[me.id] = me.first_point()
+        state = self.flow.start(me)
+        self.notes.starts[me.id] = self.flow.model(state)
         self.notes.origin_D = self.notes.starts[me.id] if self.shared_start else None
-        return self.flow.start(me)
+        return state
 
     def forms(self, me: Peer, r: int) -> Mapping[str, Form]:
         """As the flow does."""
@@ -72,7 +74,7 @@ class Curious:
             self.notes.graphs[r] = self.around(r)
         page = Page(r, bare(me), _settled(said), _settled(heard), state)
         if self.keeps:
-            yield Noted(page)  # type: ignore[misc]  # no flow says that, and it is no flow's business
+            yield Noted(page, self.notes.starts[me.id])  # type: ignore[misc]  # no flow says that, and it is no flow's business
         attacked = r - self.place.telltale.lag
         if any(attacked <= malice.rounds[-1] for malice in self.malices):
             note(self.place.telltale, self.notes, page)
@@ -84,19 +86,19 @@ class Curious:
 
 
 def note(telltale: Telltale, notes: Notes, page: Page, most_bytes: int = MOST_BYTES) -> None:
-    """Add a page to the notes; where they grow too large, forget the oldest that no attack waits for.
-
-    What is kept between clues is brought up to date before.
-    """
+    """Add a page to the notes; where they grow too large, forget the oldest that no attack waits for."""
     pages = notes.pages[page.me.id]
     pages[page.round] = page
-    awaited = min((r for r, count in notes.awaited.items() if count), default=page.round)
+    awaited = min(list(notes.awaited.values()), default=page.round)
     most = max(FEWEST, most_bytes // max(1, _size(page)))
     while len(pages) > most and (oldest := min(pages)) < awaited - FEWEST:
-        telltale.heard(notes, oldest)
+        telltale.heard(notes, oldest + 2)  # keeps between clues what can be told of the steps since the oldest page
         del pages[oldest]
-        for name in [name for name in notes.estimates if name[2] < oldest]:
-            del notes.estimates[name]
+        latest: dict[tuple[str, PeerId], int] = {}
+        for kind, j, q in sorted(list(notes.estimates), key=lambda name: name[2]):
+            if q < oldest and (before := latest.get((kind, j))) is not None:
+                notes.estimates.pop((kind, j, before), None)
+            latest[kind, j] = q
 
 
 def _size(page: Page) -> int:

@@ -44,10 +44,12 @@ class Simulate:
             stage.enter(i)
         gc.freeze()  # what a thousand peers consist of is not searched for garbage again and again: 0.92 of the time
         try:
-            while stage.turn() and not stop.is_set():  # noqa: ASYNC110 - it works, it does not wait
+            going = True
+            while going and not stop.is_set():
+                going = stage.turn()
                 await asyncio.sleep(0)  # Ctrl-C and the screen have their turn
-            while stage.asides and not stop.is_set():
-                await stage.work_beside(stop)
+                while stage.asides and not stop.is_set():
+                    await stage.work_beside(stop)
         finally:
             gc.unfreeze()
 
@@ -72,7 +74,7 @@ class _Stage:
     """What lies ready for a peer, by kind, round and sender, and when it was sent."""
     sent: dict[PeerId, Counter[PeerId]] = field(default_factory=lambda: defaultdict(Counter))
     asides: deque[tuple[PeerId, Aside]] = field(default_factory=deque)
-    """What is computed when all rounds are over, in which nothing hangs on it."""
+    """What is still to be computed, on which nothing in the rounds hangs."""
 
     def __post_init__(self) -> None:
         self.watch.tell = self.tell
