@@ -7,6 +7,7 @@ import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -21,7 +22,7 @@ from p2pfl import scenario
 from p2pfl.errors import LocalError, ScenarioError
 from p2pfl.evidence import Page
 from p2pfl.messages import PeerId
-from p2pfl.runtime import asked, bundle, capture, launch, recall
+from p2pfl.runtime import afterwards, asked, bundle, capture, launch, recall
 from p2pfl.runtime.world import World
 from p2pfl.seeds import Seeds
 
@@ -46,6 +47,8 @@ MODES: dict[str, tuple[int | str, dict[str, Any]]] = {
     "leader-follower": (2, {"algorithm": {"leasgd": {"k": 2, "rho": 2.0}}}),
     "hub": ("hub", STAR),
     "member": (1, STAR),
+    "hub, of its own start": ("hub", {**STAR, "init": "own"}),
+    "gossip, each of its own start": (2, {"init": "own"}),
 }
 
 
@@ -265,6 +268,10 @@ BROKEN: dict[str, dict[str, Any]] = {
     "no mapping": {"said": 3},
     "no state": {"state": None},
     "another state": {"state": {"x_D": torch.zeros(1210)}},
+    "state of too few numbers": {"state": SimpleNamespace(x_D=torch.zeros(1210), m_D=torch.zeros(3), pulled_D=0.0)},
+    "state not finite": {
+        "state": SimpleNamespace(x_D=torch.zeros(1210), m_D=None, pulled_D=torch.full((1210,), torch.inf))
+    },
 }
 
 
@@ -289,6 +296,8 @@ def test_a_page_that_is_not_what_it_should_be_is_refused_by_its_name(change: str
         {"links": [[0, 9]]},
         {"learners": [0, 1, 9]},
         {"origin": torch.zeros(3)},
+        {"start": torch.zeros(3)},
+        {"start": None},
     ],
 )
 def test_a_peer_that_is_not_what_it_should_be_is_refused_by_its_name(change: dict[str, Any], copy: Path) -> None:
@@ -352,6 +361,77 @@ def test_more_mail_than_the_scenario_allows_is_refused_before_anything_is_writte
     checked = invoke("check", file, "--set", "save.mail_bytes=1e9")
     assert "mail kept" in checked.output
     assert "kB of peers 1, 2" in checked.output
+    assert "of records, of which examples each batch of all peers held" in " ".join(checked.output.split())
+
+
+def test_it_is_said_about_how_long_the_record_grows_by_what_batches_held(former: Path) -> None:
+    rows = [json.loads(line) for line in (former / "records.jsonl").read_text().splitlines()]
+    took = sum(len(json.dumps([*row["held"].values()])) for row in rows if "held" in row)
+    assert took / 3 < capture.logged_bytes(world_of(former)) < 3 * took
+
+
+COLLUDE: dict[str, Any] = {"collude": True, "attack": "analytic", "rounds": [1, 2], "victims": [0]}
+
+
+def test_colluders_who_kept_nonsense_have_failed_and_the_run_is_summed_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(run: Path, world: World, page: Page, start_D: Tensor) -> None:
+        written(run, world, page, start_D)
+        if page.round == 2 and page.me.id == 3:
+            edit(capture.place(run, 3) / "round-000002.safetensors", round="2")
+
+    written = capture.write
+    monkeypatch.setattr(capture, "write", broken)
+    folder = run(tmp_path / "r", peers=4, attacks=[{"peers": [1, 3], **COLLUDE}])
+    summary = json.loads((folder / "summary.json").read_text())
+    (entry,) = summary["attacks"]
+    assert (entry["attacker"], entry["victim"], entry["round"]) == ("1+3", 0, 1)
+    assert "round-000002" in entry["failed"]
+    assert summary["rounds"] == 4
+    assert not (folder / "mail").exists()
+
+
+def test_no_mail_is_read_when_there_is_no_more_time(copy: Path) -> None:
+    for path in (copy / "mail" / "peer-2").glob("round-*"):
+        path.write_bytes(b"nonsense")
+    settings = settings_of(attacks=[{"peers": [1, 2], **COLLUDE}])
+    heard: list[Any] = []
+    afterwards.coalitions(copy, World(settings, Seeds.of(4)), lambda *said: heard.append(said), lambda: True)
+    assert heard == []
+
+
+def test_findings_go_into_the_folder_of_the_run_wherever_its_links_lead(copy: Path, tmp_path: Path) -> None:
+    (copy / "attacks").mkdir()
+    (copy / "attacks" / "peer-2").symlink_to(tmp_path)
+    said = invoke("attack", copy, write(tmp_path, ANALYTIC), "--as", 2)
+    assert said.exit_code == 2
+    assert "attacks/peer-2 is a symbolic link: remove it" in said.output
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".json"] == []
+    (copy / "attacks" / "peer-2").unlink()
+    (target := tmp_path / "precious").write_text("mine")
+    (copy / "summary.json.part").symlink_to(target)
+    assert attack(copy, 2, **ANALYTIC)
+    assert target.read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["deep", "huge", "a device", "a list"])
+def test_a_summary_that_is_none_is_left_as_it_is(kind: str, copy: Path) -> None:
+    path = copy / "summary.json"
+    path.unlink()
+    match kind:
+        case "deep":
+            path.write_text('{"x": ' * 100_000 + "1" + "}" * 100_000)
+        case "huge":
+            with path.open("wb") as file:
+                file.truncate(1 << 40)  # a hole: it takes no room
+        case "a device":
+            path.symlink_to("/dev/zero")
+        case "a list":
+            path.write_text("[1]")
+    before = path.lstat()
+    assert attack(copy, 2, **ANALYTIC)
+    assert (path.lstat().st_ino, path.lstat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 @pytest.mark.parametrize("algorithm", ["choco", "local_only"])

@@ -18,9 +18,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from p2pfl import scenario
-from p2pfl.errors import ScenarioError
+from p2pfl.errors import RemoteError, ScenarioError
+from p2pfl.messages import Message
 from p2pfl.metrics import images
-from p2pfl.runtime import findings, judging
+from p2pfl.runtime import control, findings, judging
 from p2pfl.runtime.leak import leak
 from p2pfl.runtime.record import Recorder
 from p2pfl.runtime.summary import summarise
@@ -427,8 +428,8 @@ def test_how_well_a_property_is_told_is_the_share_of_rounds_in_the_right_order(
         found = [entry["auc"] for entry in entries[:-1] if entry["reading"] == reading]
         assert found == [pytest.approx(expected, rel=1e-5)] * 16
     leaked = judging.summed(tmp_path, people, held)["leak"]
-    assert leaked["head"]["auc"] == pytest.approx(found[0])
-    assert leaked["auc"] == pytest.approx(max(leaked["head"]["auc"], leaked["plain"]["auc"]))
+    assert leaked["head"]["property_auc"] == pytest.approx(found[0])
+    assert "property_auc" not in leaked, "which reading to trust only the truth could tell"
 
 
 def test_a_property_that_all_or_no_batches_have_or_that_no_column_tells_has_no_area(
@@ -500,6 +501,98 @@ def test_members_are_told_by_their_losses_from_as_many_test_examples(
     assert not any("auc" in entry for entry in entries[3:])
 
 
+# What a peer may say of it
+
+
+SPIED = {"time_s": 1.0, "sent_bytes": 1}
+
+
+@pytest.fixture(scope="module")
+def spied() -> World:
+    attacks = [
+        {"peers": [1], "attack": "label_leakage", "rounds": [1, 2], "victims": [0]},
+        {"peers": [0, 2], "attack": "label_leakage", "rounds": [1], "collude": True},
+    ]
+    return world(attacks=attacks, rounds=3)
+
+
+def found_by(round: int = 1, **more: Any) -> Message:
+    said = {"attacker": "1", "victim": "0", "round": round, "method": "label_leakage", "reading": "plain"}
+    return Message("found", round, figures={**SPIED, "spied": said | more})
+
+
+def hear(spies: control.Spies, peer: int, message: Message) -> None:
+    control.check(message, 5)
+    spies.check(peer, message)
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else 1
+
+
+LIES: dict[str, tuple[int, Message]] = {
+    "by who does not attack": (2, found_by()),
+    "of an attack after the run": (2, found_by(attacker="2")),
+    "in the name of another": (1, found_by(attacker="0")),
+    "in the name of several": (1, found_by(attacker="1+2")),
+    "that say nothing": (1, Message("found", 1, figures={**SPIED, "spied": {}})),
+    "of no round": (1, found_by(round=3)),
+    "of another round than theirs": (1, Message("found", 2, figures=found_by().figures)),
+    "of half a round": (1, found_by(round=1.0)),  # type: ignore[arg-type]
+    "by another method": (1, found_by(method="idlg")),
+    "by no method": (1, found_by(method=["label_leakage"])),
+    "on nobody": (1, found_by(victim="9")),
+    "on no peer at all": (1, found_by(victim=math.nan)),
+    "that are endless": (1, found_by(holds="x" * 1001)),
+    "of endless words": (1, found_by(**{"x" * 1001: 1})),
+    "without a bottom": (1, found_by(options=nested(300))),
+    "how far, endlessly": (1, Message("spying", 1, figures={"about": "x" * 10**7, "done": 0.5})),
+    "how far, of who does not attack": (2, Message("spying", 1, figures={"about": "it", "done": 0.5})),
+    "in a row": (1, Message("row", 1, figures={**SPIED, "vectors": 1, "tensor_bytes": 1, "spied": {}})),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_findings_that_a_peer_cannot_have_are_refused(lie: str, spied: World) -> None:
+    spies = control.Spies(spied)
+    hear(spies, 1, found_by())
+    with pytest.raises(RemoteError):
+        hear(spies, *LIES[lie])
+
+
+def test_a_peer_tells_no_more_findings_than_its_attacks_can_have(spied: World) -> None:
+    spies, most = control.Spies(spied), 2 * 3 * control.READINGS
+    for _ in range(most):
+        hear(spies, 1, found_by())
+    with pytest.raises(RemoteError, match="more findings than"):
+        hear(spies, 1, found_by())
+    hear(spies, 1, Message("spying", 1, figures={"about": "it", "done": 0.5}))
+
+
+def test_whatever_a_row_holds_that_is_no_number_is_recorded_as_none(spied: World, tmp_path: Path) -> None:
+    with Recorder(tmp_path, spied, lambda row: None, lambda text: None) as recorder:
+        recorder.add({"peer": 1, "round": 1, "held": {"0": [math.nan, 1], "1": {"x": math.inf}}})
+    assert json.loads((tmp_path / "records.jsonl").read_text())["held"] == {"0": [None, 1], "1": {"x": None}}
+
+
+def test_no_link_leads_what_is_written_or_read_out_of_the_folder(digits: World, tmp_path: Path) -> None:
+    elsewhere, run = tmp_path / "elsewhere", tmp_path / "run"
+    path = findings.write(elsewhere, told(), {"labels_B": digits.data.train_y[:4]})
+    (run / "attacks").mkdir(parents=True)
+    (run / "attacks" / "peer-1").symlink_to(path.parent)
+    before = {file: file.read_bytes() for file in path.parent.iterdir()}
+    assert findings.read(run) == []
+    with pytest.raises(OSError, match="peer-1"):
+        findings.write(run, told(), {})
+    home = run / "attacks" / "peer-2"
+    home.mkdir()
+    (home / "0001.json").symlink_to(path)
+    (home / "0002.json.part").symlink_to(path)
+    assert findings.read(run) == []
+    assert findings.write(run, told(attacker="2"), {}).name == "0002.json"
+    assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
 # What leaked in all
 
 
@@ -518,8 +611,10 @@ def test_of_a_victims_round_the_strongest_reading_counts_and_each_reading_stands
         judged([1e-4, 0.3], round=2, reading="memoryless", label_accuracy=0.5),
         judged([1e-5, 0.1], round=2, reading="stateful", method="dlg", label_accuracy=0.5, seconds=1.0),
         judged(0.5, round=2, victim=2, reading="memoryless"),
-        told(attacker=1, victim=2, round=3, reading="stateful", auc=0.8),
-        told(attacker=1, victim=2, round=3, reading="memoryless", auc=0.6),
+        told(attacker=1, victim=2, round=3, reading="stateful", auc=0.8, inferred="property"),
+        told(attacker=1, victim=2, round=3, reading="stateful", auc=0.7, inferred="property", method="other"),
+        told(attacker=1, victim=2, round=3, reading="memoryless", auc=0.6, inferred="property"),
+        told(attacker=1, victim=2, round=3, reading="memoryless", auc=0.9, inferred="membership"),
         told(attacker=1, victim=2, round=4, reading="memoryless"),
     ]
     found = leak(tolds)
@@ -530,11 +625,13 @@ def test_of_a_victims_round_the_strongest_reading_counts_and_each_reading_stands
         "recovered_low": pytest.approx(low, rel=1e-5), "recovered_high": pytest.approx(high, rel=1e-5),
         "mse": pytest.approx(median(errors)), "psnr_db": pytest.approx(fmean(-10 * math.log10(e) for e in errors)),
         "ssim": pytest.approx(1 - fmean(errors)), "label_accuracy": pytest.approx((1 + 2 * 0.5) / 3, rel=1e-5),
-        "auc": 0.8, "seconds": 2.0,
+        "membership_auc": 0.9, "seconds": 2.0,
     }  # fmt: skip
     assert found["memoryless"]["images"] == 4
     assert found["memoryless"]["recovered"] == 0.25
-    assert found["memoryless"]["auc"] == 0.6
+    assert found["memoryless"] == found["memoryless"] | {"property_auc": 0.6, "membership_auc": 0.9}
+    assert found["stateful"]["property_auc"] == 0.75, "the mean, not the best"
+    assert "membership_auc" not in found["stateful"]
     assert found["stateful"]["images"] == 3
     assert found["stateful"]["seconds"] == pytest.approx(median([5.0, 0.5]))
     assert found.keys() - set(LEAKED) == {"memoryless", "stateful"}
@@ -543,7 +640,8 @@ def test_of_a_victims_round_the_strongest_reading_counts_and_each_reading_stands
 
 def test_every_figure_of_what_leaked_may_be_published() -> None:
     whole = judged([1e-6, 0.1], label_accuracy=0.5, auc=0.7)
-    found = leak([whole | {"reading": reading} for reading in READINGS])
+    each = [whole | {"reading": reading, "inferred": of} for reading in READINGS for of in ("property", "membership")]
+    found = leak(each) | {key: value for key, value in leak(each[:2]).items() if key.endswith("_auc")}
     numbers = {f"leak.{key}" for key, value in found.items() if not isinstance(value, Mapping)}
     numbers |= {f"leak.{key}.{name}" for key, value in found.items() if isinstance(value, Mapping) for name in value}
     assert numbers == {figure for figure in FIGURES if figure.startswith("leak.")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from p2pfl import plugins
 from p2pfl.attacks._features import displacement, features, picked
 from p2pfl.attacks._judges import forest, matched, odds
-from p2pfl.attacks._labels import Head
-from p2pfl.attacks.label_leakage import LabelLeakage, paired
+from p2pfl.attacks._labels import Head, paired, single
+from p2pfl.attacks.label_leakage import LabelLeakage
 from p2pfl.attacks.membership_inference import MembershipInference
 from p2pfl.attacks.property_inference import PropertyInference
 from p2pfl.contracts import Training
@@ -184,7 +185,36 @@ def test_pairs_within_columns_name_the_label_whatever_the_signs_of_the_features(
         assert paired(Head(masked(gradient_CF, 2, label), None)) == label
         if not signed:
             assert paired(Head(masked(gradient_CF, 1, label), None)) == label
-    assert paired(Head(torch.zeros(10, 4), None)) is None
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize("sent", ["all", "a masked weight", "a masked weight and bias"])
+def test_one_label_is_read_whatever_the_signs_of_the_features(classes: int, sent: str) -> None:
+    draw = Seeds.of(6).torch("features")
+    for label in [*range(classes)] * 5:
+        p_C, h_F = torch.rand(classes, generator=draw).softmax(0), torch.randn(64, generator=draw) - 0.3
+        bias_C = p_C - torch.eye(classes)[label]
+        weight_CF, keep = bias_C[:, None] * h_F, max(1, min(2, classes - 1))
+        weight_CF = weight_CF if sent == "all" else masked(weight_CF, keep, label)
+        bias_C = masked(bias_C[:, None], keep, label)[:, 0] if "bias" in sent else bias_C
+        assert single(Head(weight_CF, bias_C), sent != "all") == label
+
+
+def test_a_mask_of_which_rounding_and_decay_are_seen_as_well_does_not_hide_a_label() -> None:
+    model = Lenet()
+    form = network(model)
+    for row in range(10):
+        victim = task(model, [row], batch=1, lr=0.05)
+        sight, labels_B = sight_of(victim, victim.start(Seeds.of(row)))
+        (part,) = sight.parts
+        weight_CF, bias_C = gradient_rows(sight.moved_O, form)
+        weight_CF.copy_(masked(weight_CF, 2, row))
+        bias_C.copy_(masked(bias_C[:, None], 2, row + 1)[:, 0])
+        ended = part.at * (1 - 0.05 * 0.01) + sight.moved_O
+        worn = Sight(PLAIN, ended - part.at, (replace(part, weight_decay=0.01),))
+        found = only(LabelLeakage().spy(case_of([worn], form, masks=True)))
+        assert found.labels_B is not None
+        assert found.labels_B.tolist() == labels_B.tolist()
 
 
 def test_where_nothing_of_the_output_layer_came_no_label_is_claimed() -> None:

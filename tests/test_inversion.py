@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from p2pfl import plugins
-from p2pfl.attacks._first_order import mean_gradient, shortest
-from p2pfl.attacks._labels import counts, dealt, whole
-from p2pfl.attacks._target import box, examples_of, target
+from p2pfl.attacks._first_order import mean_gradient, pushed, shortest, still
+from p2pfl.attacks._labels import counts, dealt, expected, whole
+from p2pfl.attacks._target import examples_of, target
 from p2pfl.attacks._trail import Ended, Stumbled, Trail
 from p2pfl.attacks._unrolled import formed, unrolled
 from p2pfl.attacks.analytic import Analytic
@@ -57,10 +57,10 @@ def network_of(model: Model) -> Network:
     return Network(make, layout_of(make()), data.shape, data.classes)
 
 
-def task_of(model: Model, rows: Sequence[int], **training: Any) -> SGDTask:
+def task_of(model: Model, rows: Sequence[int], data: Data | None = None, **training: Any) -> SGDTask:
     """A peer that holds these digits; a batch of all of them unless the training says otherwise."""
     options = Training(**{"batch": max(1, len(rows)), "lr": 0.1, **training})
-    return SGDTask(model, digits(), numpy.array(rows, dtype=numpy.int64), options, CPU, Seeds.of(3))
+    return SGDTask(model, data or digits(), numpy.array(rows, dtype=numpy.int64), options, CPU, Seeds.of(3))
 
 
 def seen_of(task: SGDTask, steps: int = 1, peer: int = 0, share: float = 1.0, pair: Pair | None = None) -> Sight:
@@ -152,6 +152,18 @@ def test_what_is_compared_has_the_gradient_of_finite_differences(sketch: str | N
     (slope,) = torch.autograd.grad(goal.mismatch(x, shares), x)
     ahead, behind = (goal.mismatch(x + step * way, shares).detach() for step in (1e-5, -1e-5))
     assert float((slope * way).sum()) == pytest.approx(float(ahead - behind) / 2e-5, rel=1e-4)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_what_moves_without_a_gradient_is_what_steps_on_no_example_do(momentum: float, shifted: bool) -> None:
+    network, draw = network_of(SIGMOID), torch.Generator().manual_seed(2)
+    x_D = task_of(SIGMOID, [1]).start(Seeds.of(1))
+    m_D, shift_D = (torch.randn(len(x_D), generator=draw) for _ in range(2))
+    part = Part(0, 1.0, x_D, 0, (0.3, 0.2, 0.1), (0,) * 3, momentum, 0.1, m_D, shift_D if shifted else None)
+    none = (torch.zeros(0, 1, 8, 8, dtype=torch.float64), torch.zeros(0, 10, dtype=torch.float64))
+    moved_D = unrolled(network, formed(network, CPU, torch.float64), part)([none] * 3)
+    torch.testing.assert_close(still(part), moved_D.detach(), rtol=1e-12, atol=1e-12)
 
 
 # What a displacement says at once
@@ -306,6 +318,44 @@ def test_what_a_mask_left_out_is_not_compared() -> None:
     assert worst(unaware, task.batch(0)[0]) > 1e-3
 
 
+def decayed(sight: Sight, weight_decay: float) -> Sight:
+    """The same step with weight decay, which no mask holds back, as the difference of two points of float32."""
+    (part,) = sight.parts
+    ended = (part.at.double() * (1 - part.lrs[0] * weight_decay) + sight.moved_O.double()).float()
+    mean = (0.3 * part.at + 0.7 * ended) - 0.3 * part.at
+    return replace(sight, moved_O=(mean / 0.7) - part.at, parts=(replace(part, weight_decay=weight_decay),))
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_rounding_and_weight_decay_are_not_taken_for_what_a_mask_sent(weight_decay: float) -> None:
+    task = task_of(Lenet(), [17])
+    clear = pruned(seen_of(task), 0.7)
+    sight = decayed(clear, weight_decay)
+    assert int((sight.moved_O != 0).sum()) > 1.2 * int((clear.moved_O != 0).sum())
+    sent_O, found_O = clear.moved_O != 0, pushed(sight, True) != 0
+    large_O = clear.moved_O.abs() > 1e-5
+    assert not bool((found_O & ~sent_O).any())
+    assert bool(found_O[large_O].all())
+    assert worst(only(Idlg(), case_of(Lenet(), sight, masks=True)), task.batch(0)[0]) < 1e-4
+    assert torch.equal(pushed(sight, True)[found_O], pushed(sight, False)[found_O])
+
+
+def test_of_a_mask_that_sent_nothing_nothing_is_made() -> None:
+    sight = seen_of(task_of(SIGMOID, [6]))
+    idle = decayed(replace(sight, moved_O=torch.zeros_like(sight.moved_O)), 0.01)
+    for attack in (Idlg(), Analytic(), InvertingGradients()):
+        assert "nothing moved" in str(only(attack, case_of(SIGMOID, idle, masks=True)).figures["why"])
+
+
+@pytest.mark.parametrize("attack", [Idlg(), InvertingGradients(300, tv=1e-3, restarts=1)], ids=repr)
+def test_a_mismatch_is_the_squared_distance_to_what_was_seen_of_its_squared_length(attack: Attack) -> None:
+    sight = seen_of(task_of(Lenet(), [17]))
+    finding = only(attack, case_of(Lenet(), sight))
+    away_D = finding.displacements[0, 0] - sight.moved_O
+    squared = float(away_D.double().square().sum() / sight.moved_O.double().square().sum())
+    assert finding.figures["mismatch"] == pytest.approx(squared, rel=0.01, abs=1e-10)
+
+
 def test_cosines_and_signs_find_a_digit_too() -> None:
     task = task_of(Lenet(), [17])
     finding = only(InvertingGradients(600, tv=0.0, restarts=1), case_of(Lenet(), seen_of(task)))
@@ -441,11 +491,41 @@ def test_a_trail_ends_where_it_stands_still_or_has_enough_and_stumbles_over_what
         Trail(calm, 1000).note(float("nan"), point)
 
 
-def test_inputs_lie_where_the_attackers_own_do() -> None:
-    case = case_of(SIGMOID, seen_of(task_of(SIGMOID, [6])))
-    assert box(case) == (0.0, 1.0)
-    own = Known(torch.tensor([-2.0, 3.0]).view(2, 1, 1, 1), torch.zeros(2, dtype=torch.int64))
-    assert box(replace(case, own=own)) == (-2.0, 3.0)
+@cache
+def standardised() -> tuple[Data, tuple[float, float]]:
+    data = Digits().load()
+    return data, (float(data.test_x.min()), float(data.test_x.max()))
+
+
+STANDARDISED = [
+    (Idlg(), Lenet(), 1e-4),
+    (Dlg(), Lenet(), 1e-4),
+    (Analytic(), SIGMOID, 1e-8),
+    (InvertingGradients(400, tv=0.0, restarts=1), Lenet(), 0.2),
+]
+
+
+@pytest.mark.parametrize(("attack", "model", "most"), STANDARDISED, ids=str)
+def test_who_holds_no_example_finds_inputs_beyond_one_by_the_box_that_is_known(
+    attack: Attack, model: Model, most: float
+) -> None:
+    data, box = standardised()
+    assert box[0] < 0 < 1 < box[1]
+    task = task_of(model, [17], data)
+    case = case_of(model, seen_of(task))
+    case = replace(case, network=replace(case.network, box=box))
+    assert worst(only(attack, case), task.batch(0)[0]) < most
+    assert worst(only(attack, case_of(model, seen_of(task))), task.batch(0)[0]) > 0.25
+
+
+def test_who_holds_no_example_asks_the_model_about_noise_of_the_box() -> None:
+    case, network = case_of(SIGMOID), replace(network_of(SIGMOID), box=(5.0, 5.001))
+    task = task_of(SIGMOID, [1])
+    sight, module = seen_of(task), network.make()
+    nn.utils.vector_to_parameters(task.start(Seeds.of(10)), module.parameters())
+    with torch.no_grad():
+        there_C = module(torch.full((1, 1, 8, 8), 5.0005)).softmax(1)[0]
+    torch.testing.assert_close(expected(case, sight, network).float(), there_C, rtol=1e-3, atol=1e-5)
 
 
 # By division
@@ -457,8 +537,31 @@ def test_behind_a_linear_layer_one_example_is_found_by_division(model: Model, tr
     task = task_of(model, [17], **training)
     finding = only(Analytic(), case_of(model, seen_of(task)))
     assert worst(finding, task.batch(0)[0]) < 1e-8
+    assert finding.figures["exact"] == 1
     assert finding.labels_B is not None
     assert finding.labels_B.tolist() == task.batch(0)[1].tolist()
+
+
+def test_what_noise_or_a_sketch_blurs_is_not_said_to_be_exact() -> None:
+    sight = seen_of(task_of(SIGMOID, [17]))
+    noise_D = 1e-4 * torch.randn(len(sight.moved_O), generator=torch.Generator().manual_seed(1))
+    pair = CountSketch(0.5).bind(network_of(SIGMOID).layout)
+    sketched = seen_of(task_of(SIGMOID, [17]), pair=pair)
+    folded_D = pair.pull(sketched.moved_O, KEY)
+    part = replace(sketched.parts[0], at=pair.up(sketched.parts[0].at, KEY), up=same, down=same)
+    noised = replace(sight, moved_O=sight.moved_O + noise_D)
+    for each in (noised, sketched, Sight("server", folded_D, (part,))):
+        finding = only(Analytic(), case_of(SIGMOID, each))
+        assert finding.inputs_BCHW is not None
+        assert finding.figures["exact"] == 0
+
+
+def test_rows_that_a_mask_thinned_out_agree_as_far_as_they_were_sent() -> None:
+    task = task_of(SIGMOID, [17])
+    sight = decayed(pruned(seen_of(task), 0.7), 0.01)
+    finding = only(Analytic(), case_of(SIGMOID, sight, masks=True))
+    assert finding.figures["exact"] == 1
+    assert worst(finding, task.batch(0)[0]) < 1e-6
 
 
 def test_division_under_a_sketch_gives_what_the_sketch_kept_of_the_example() -> None:

@@ -328,11 +328,12 @@ def test_of_very_many_methods_the_lines_are_those_of_readings(tmp_path: Path) ->
 
 def test_what_is_reckoned_over_all_rounds_together_is_no_curve(tmp_path: Path) -> None:
     folder = gossip(tmp_path / "run")
+    sure = {"inferred": "membership"}
     for round in (1, 2, 3):
-        findings.write(folder, {"attacker": 3, "victim": 2, "round": round, "method": "guess", "auc": 0.9}, {})
-    assert named(folder) == ["Who can tell what of whom", "What was read over the peer graph"]
-    findings.write(folder, {"attacker": 3, "victim": 2, "round": 4, "method": "guess", "auc": 0.6}, {})
-    assert "Certainty, over rounds" in named(folder)
+        findings.write(folder, {"attacker": 3, "victim": 2, "round": round, "method": "guess", **sure, "auc": 0.9}, {})
+    assert named(folder) == ["Who can tell whose examples were learned from", "What was read over the peer graph"]
+    findings.write(folder, {"attacker": 3, "victim": 2, "round": 4, "method": "guess", **sure, "auc": 0.6}, {})
+    assert "Certainty of membership, over rounds" in named(folder)
 
 
 def test_squares_and_links_say_who_read_whom_by_the_strongest_of_readings(run: Path, page: str, tmp_path: Path) -> None:

@@ -14,6 +14,10 @@ from p2pfl.evidence import Linear, Part, Sight
 
 CLOSE, MOST = 1e-9, 200
 """How much of a slope may be left, of what it was, and after how many steps any is."""
+FLOAT32 = 2.0**-24
+"""How far a number may be rounded off, of its size."""
+ROUNDED = 4.0
+"""So many roundings of a point may add up in what is seen of it: it is a difference of posts, or of means of them."""
 
 
 def weights(part: Part) -> list[float]:
@@ -26,31 +30,43 @@ def weights(part: Part) -> list[float]:
 
 
 def still(part: Part) -> Tensor:
-    """What the displacement holds besides gradients of examples, S numbers: earlier momentum, and weight decay.
+    """What the displacement would come to without a gradient, S numbers, float64: earlier momentum, and weight decay.
 
-    The latter to first order, as if no gradient moved the points that decayed.
+    Of what gradients add it takes no notice: that they move the points that decay.
     """
-    counted = weights(part)
-    moved_S = part.at.double() * (-part.weight_decay * sum(counted))
-    if part.shift_S is not None:
-        moved_S = moved_S - part.weight_decay * sum(counted[1:]) * part.shift_S.double()
-    if part.momentum_S is None:
-        return moved_S
-    lasting = sum(lr * part.momentum ** (k + 1) for k, lr in enumerate(part.lrs))
-    return moved_S - lasting * part.momentum_S.double()
+    at_S = part.at.double()
+    moved_S, momentum_S = torch.zeros_like(at_S), torch.zeros_like(at_S)
+    if part.momentum_S is not None:
+        momentum_S = part.momentum_S.double()
+    for step, lr in enumerate(part.lrs):
+        point_S = at_S + moved_S if part.shift_S is None or not step else at_S + moved_S + part.shift_S.double()
+        momentum_S = part.momentum * momentum_S + part.weight_decay * point_S
+        moved_S = moved_S - lr * momentum_S
+    return moved_S
 
 
-def mean_gradient(sight: Sight, parameters: int) -> Tensor:
+def pushed(sight: Sight, masked: bool) -> Tensor:
+    """What gradients added to what was seen, O numbers, float64: less what momentum and weight decay add by themselves.
+
+    Where a defence masks what is sent, what is left within the rounding of points was not sent, and is 0 exactly.
+    """
+    rest = sum((each.share * still(each) for each in sight.parts), start=sight.moved_O.new_zeros(()))
+    pushed_O = sight.moved_O.double() - sight.seen(rest)
+    if not masked:
+        return pushed_O
+    off = ROUNDED * FLOAT32 * max(float(each.at.abs().max()) for each in sight.parts)
+    return torch.where(pushed_O.abs() > off, pushed_O, 0.0)
+
+
+def mean_gradient(sight: Sight, parameters: int, masked: bool = False) -> Tensor:
     """The mean gradient of the steps of a sight, D numbers, float64: the shortest that shows what was seen.
 
     What momentum and weight decay add is taken off; of several steps it is the mean by how much each counts. What was
-    seen whole of it is as it is, what was not seen is 0.
+    seen whole of it is as it is, what was not seen is 0, and so is what a mask left out.
     """
-    part, device = sight.parts[0], sight.moved_O.device
+    part = sight.parts[0]
     counted = sum(each.share * sum(weights(each)) for each in sight.parts)
-    rest = sum((each.share * still(each) for each in sight.parts), start=torch.zeros((), device=device))
-    shown_O = (sight.moved_O.double() - sight.seen(rest)) / -counted
-    return shortest(lambda g_D: sight.seen(part.down(g_D)), shown_O, parameters)
+    return shortest(lambda g_D: sight.seen(part.down(g_D)), pushed(sight, masked) / -counted, parameters)
 
 
 def shortest(show: Linear, shown_O: Tensor, parameters: int) -> Tensor:

@@ -56,7 +56,7 @@ PUBLISHED = Recipe(inner=20, outer=300, strong=False)
 def invert(case: Case, goal: Target, recipe: Recipe, labels: Sequence[Tensor], watch: Watch) -> Finding:
     """The best of several starts, each with the next of `labels` (N, int64); without any, labels are found as well.
 
-    Of labels that are partly OPEN only those are found.
+    Of labels that are partly OPEN only those are found. The figure `mismatch` is squared, see `told`.
     """
     most = (recipe.inner + 1) * recipe.outer
     sharp = goal.floor if goal.scant else max(goal.floor, ENOUGH / goal.examples**2)

@@ -30,6 +30,8 @@ MOST_OWN = 256
 """Examples of its own that an attacker takes the mean probabilities of."""
 CLEARLY = 1e-6
 """Of the largest entry of a gradient: what is less below 0 may be rounding."""
+TIE = 0.25
+"""Small enough that a mean of signs never outweighs a whole count."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ def counts(case: Case, sight: Sight, network: Network) -> Tensor:
 
     They sum to the number of these examples. All are 0 where the sight shows nothing of the output layer.
     """
-    head, share_N = output_gradient(sight, network.layout), shares_of(sight)
+    head, share_N = output_gradient(sight, network.layout, case.masks), shares_of(sight)
     counts_C = torch.zeros(network.classes, dtype=torch.int64, device=sight.moved_O.device)
     if (head.bias_C is None and head.weight_CF is None) or len(share_N) == 0:
         return counts_C
@@ -68,7 +70,7 @@ def guesses(case: Case, sight: Sight, network: Network, most: int) -> list[Tenso
 
     Where batches count for different shares there is one guess, with some of the labels OPEN.
     """
-    head, share_N = output_gradient(sight, network.layout), shares_of(sight)
+    head, share_N = output_gradient(sight, network.layout, case.masks), shares_of(sight)
     if alike(share_N) or (head.bias_C is None and head.weight_CF is None):
         return dealt(counts(case, sight, network), sight, most)
     p_C = expected(case, sight, network)
@@ -83,13 +85,36 @@ def sizes_of(sight: Sight) -> list[int]:
 def single(head: Head, masked: bool) -> int:
     """The label of one example, exactly where the gradient is: the row of the other sign, which is the longest.
 
-    Of two classes both are equally long, and under a mask lengths say nothing: there features must not be negative.
+    Of two classes both are equally long, and under a mask lengths say nothing. There the bias tells, of which only the
+    label's entry is negative, whatever the features; where it was not seen those of two classes must not be negative.
     """
-    shown = (head.weight_CF, None if head.bias_C is None else head.bias_C[:, None])
-    g_CF = torch.cat([each for each in shown if each is not None], 1)
-    if masked or len(g_CF) == 2:
+    g_CF, two = columns(head), len(columns(head)) == 2
+    if head.bias_C is not None and (two or (masked and float(head.bias_C.min()) < 0)):
+        return int(head.bias_C.argmin())
+    if masked:
+        return paired(head)
+    if two:
         return int(g_CF.sum(1).argmin())
     return int(torch.linalg.svd(g_CF, full_matrices=False).U[:, 0].abs().argmax())
+
+
+def paired(head: Head) -> int:
+    """The label of one example from entries that a mask let through, the others being 0.
+
+    As its gradient is (p - y) h^T, two entries of one column are of different sign if one of them is the label's, and
+    else of one sign, whatever the sign of the feature h. For each class it is counted how many entries of other sign
+    its own stand beside in their columns, less those of the same sign. Where that is the same for several it is who is
+    negative more often: of features that are never negative, every negative entry is the label's.
+    """
+    sign_CF = columns(head).sign()
+    odd_C = (sign_CF * (sign_CF - sign_CF.sum(0))).sum(1)
+    return int((odd_C - TIE * sign_CF.mean(1)).argmax())
+
+
+def columns(head: Head) -> Tensor:
+    """What was seen of the output layer: a column for each feature, and one for the bias."""
+    shown = (head.weight_CF, None if head.bias_C is None else head.bias_C[:, None])
+    return torch.cat([each for each in shown if each is not None], 1)
 
 
 def like_bias(head: Head, p_C: Tensor) -> Tensor:
@@ -136,21 +161,24 @@ def _hands(left: list[int], size: int, label: int) -> Iterator[list[int]]:
         yield from ([label] * taken + others for others in _hands(left, size - taken, label + 1))
 
 
-def output_gradient(sight: Sight, layout: Layout) -> Head:
+def output_gradient(sight: Sight, layout: Layout, masked: bool = False) -> Head:
     """The mean gradient that the steps of a sight had in the output layer, which is found by its name; float64."""
-    g_D = mean_gradient(sight, sum(slot.size for slot in layout))
+    g_D = mean_gradient(sight, sum(slot.size for slot in layout), masked)
     parts = zip(layout, g_D.split_with_sizes([slot.size for slot in layout]), strict=True)
     seen = {len(slot.shape): g.view(slot.shape) for slot, g in parts if slot.output and bool(g.any())}
     return Head(seen.get(2), seen.get(1))
 
 
 def expected(case: Case, sight: Sight, network: Network) -> Tensor:
-    """The mean probability of each class where the steps began: on examples of the attacker's, or on noise. float64."""
+    """The mean probability of each class where the steps began: on examples of the attacker's, or on noise in the box
+    of the inputs. float64.
+    """
     device = sight.moved_O.device
     inputs = case.own.x_NCHW[:MOST_OWN].to(device, torch.float64)
     if len(inputs) == 0:
         noise = torch.rand(NOISE_EXAMPLES, *network.shape, generator=case.seeds.torch("noise"), dtype=torch.float64)
-        inputs = noise.to(device)
+        least, most = network.box
+        inputs = (least + (most - least) * noise).to(device)
     total_C, counted = torch.zeros(network.classes, dtype=torch.float64, device=device), 0.0
     with torch.no_grad():
         for part in sight.parts:

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from p2pfl.attacks._first_order import FLOAT32, pushed
 from p2pfl.attacks._trail import Trail
 from p2pfl.attacks._unrolled import formed, unrolled
 from p2pfl.curiosity import Case, Finding
 from p2pfl.evidence import Sight
 from p2pfl.messages import Figure, Watch
 
-FLOAT32 = 2.0**-24
-"""How far a number may be rounded off, of its size."""
 Box = tuple[float, float]
 
 
@@ -87,7 +86,7 @@ class Unknown:
 
 
 def target(case: Case, sight: Sight, dtype: torch.dtype = torch.float64) -> Target:
-    """What to hold candidates against. Of what a mask zeroed nothing is known, so it is not compared."""
+    """What to hold candidates against. Of what a mask left out nothing is known, so it is not compared."""
     module = formed(case.network, sight.moved_O.device, dtype)
     runs = [unrolled(case.network, module, part, dtype) for part in sight.parts]
     sizes = [size for part in sight.parts for size in part.batches]
@@ -96,19 +95,12 @@ def target(case: Case, sight: Sight, dtype: torch.dtype = torch.float64) -> Targ
         batches = iter(list(zip(x_NCHW.split_with_sizes(sizes), shares_NK.split_with_sizes(sizes), strict=True)))
         return [run([next(batches) for _ in part.batches]) for run, part in zip(runs, sight.parts, strict=True)]
 
-    kept_O = sight.moved_O.nonzero()[:, 0] if case.masks else None
+    kept_O = pushed(sight, True).nonzero()[:, 0] if case.masks else None
     moved_O = (sight.moved_O if kept_O is None else sight.moved_O[kept_O]).to(dtype)
     rounded = sum(part.share**2 * float(part.at.double().square().sum()) for part in sight.parts) * FLOAT32**2
     floor = rounded / float(moved_O.double().square().sum())
     scant = len(moved_O) < sum(slot.size for slot in case.network.layout)
-    return Target(sight, moved_O, kept_O, floor, scant, box(case), displacements)
-
-
-def box(case: Case) -> Box:
-    """Where inputs lie: as far as those of the attacker's own examples reach, or [0, 1] where it has none."""
-    own = case.own.x_NCHW
-    least, most = (float(own.min()), float(own.max())) if own.numel() else (0.0, 1.0)
-    return (least, most) if least < most else (0.0, 1.0)
+    return Target(sight, moved_O, kept_O, floor, scant, case.network.box, displacements)
 
 
 def examples_of(sight: Sight) -> int:
@@ -129,11 +121,12 @@ def readings(case: Case, solve: Callable[[Sight, Watch], Finding]) -> Iterator[F
         def watch(done: float, loss: float, at: int = at) -> bool:
             return case.watch((at + min(done, 1.0)) / len(sights), loss)
 
-        why = nothing(sight)
-        yield solve(placed(sight, case.device), watch) if why is None else Finding(sight.reading, figures={"why": why})
+        there = placed(sight, case.device)
+        why = nothing(there, case.masks)
+        yield solve(there, watch) if why is None else Finding(sight.reading, figures={"why": why})
 
 
-def nothing(sight: Sight) -> str | None:
+def nothing(sight: Sight, masked: bool) -> str | None:
     """Why there is nothing to be found in a sight; None where there may be."""
     given = [
         sight.moved_O,
@@ -141,7 +134,7 @@ def nothing(sight: Sight) -> str | None:
     ]
     if not all(bool(each.isfinite().all()) for each in given):
         return "what was seen is not finite"
-    if not bool(sight.moved_O.any()):
+    if not bool((pushed(sight, True) if masked else sight.moved_O).any()):
         return "nothing moved in what was seen"
     return None if examples_of(sight) else "the batches hold no examples"
 
@@ -159,8 +152,13 @@ def placed(sight: Sight, device: torch.device) -> Sight:
 
 
 def told(goal: Target, found: Unknown, trail: Trail, figures: Mapping[str, Figure]) -> Finding:
-    """The finding of a search: only here inputs are cut down to where they can lie."""
+    """The finding of a search: only here inputs are cut down to where they can lie.
+
+    Its figure `mismatch` is that of `Target`, whatever was searched by: **squared**, so that 1e-6 is 0.1 % of the
+    length of what was seen; and that of the inputs before they are cut down.
+    """
     sight, (least, most) = goal.sight, goal.box
+    mismatch = float(goal.mismatch(found.x_NCHW, found.shares).detach())
     moved = (each.detach().float().cpu() for each in goal.displacements(found.x_NCHW, found.shares))
     frames_FCHW, frames_at = trail.strip()
     return Finding(
@@ -171,5 +169,5 @@ def told(goal: Target, found: Unknown, trail: Trail, figures: Mapping[str, Figur
         frames_FCHW=frames_FCHW.clamp(least, most),
         frames_at=frames_at,
         displacements={(part.peer, part.first): each for part, each in zip(sight.parts, moved, strict=True)},
-        figures={"mismatch": trail.loss, **figures},
+        figures={"mismatch": mismatch, **figures},
     )

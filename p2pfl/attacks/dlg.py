@@ -1,7 +1,8 @@
 """DLG: inputs and labels together by L-BFGS, so that their gradient becomes the one that was seen.
 
 Source: Zhu, Liu & Han 2019, "Deep Leakage from Gradients". `published` is its recipe, and that of its code: float32, no
-line search, 300 times 20 iterations from normal numbers; it overflows for many images. `strong` mends that.
+line search, 300 times 20 iterations from normal numbers; it overflows for many images. But the best point that it met
+is told, where the paper shows the last, which then is no number. `strong` mends the overflow.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from p2pfl.report.curves import Curve, decades
-from p2pfl.report.leaks import READ, Leak, mean
+from p2pfl.report.leaks import AREAS, READ, Leak, mean
 from p2pfl.report.svg import SHADES, Picture, canvas, inline
 from p2pfl.report.units import plain
 
@@ -25,6 +25,8 @@ DASHES = {"": "solid", "dashed": (0, (4, 2)), "dotted": (0, (1, 2))}
 """How the lines of the first, second and further methods are drawn."""
 FINEST = 1e-12
 """Errors below are drawn there: they are as good as none."""
+
+AREA = "Area under ROC of the attack: 0.5 is chance, 1 is sure."
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ MEASURES = (
     Measure("recovered", "Images read, over rounds", f"The share of images with a mean squared error below {READ:g}."),
     Measure("mse", "Error of images, over rounds", "The median over images, on a scale of 0 to 1.", share=False),
     Measure("label_accuracy", "Labels read, over rounds", "The share of labels that were told rightly."),
-    Measure("auc", "Certainty, over rounds", "Area under ROC of the attack: 0.5 is chance, 1 is sure.", share=False),
+    Measure("property_auc", "Certainty of a property, over rounds", AREA, share=False),
+    Measure("membership_auc", "Certainty of membership, over rounds", AREA, share=False),
 )
 
 Lines = dict[tuple[str, str], Curve]
@@ -76,7 +79,7 @@ def _line(leaks: Sequence[Leak], figure: str) -> Curve:
 def _moves(measure: Measure, drawn: Lines) -> bool:
     """Whether there are several rounds; of what is reckoned over all rounds together, whether any differs."""
     several = any(rounds.size > 1 for rounds, _ in drawn.values())
-    return several and (measure.figure != "auc" or any(np.ptp(found) > 0 for _, found in drawn.values()))
+    return several and (measure.figure not in AREAS or any(np.ptp(found) > 0 for _, found in drawn.values()))
 
 
 def _picture(measure: Measure, drawn: Lines) -> Picture:

@@ -45,8 +45,13 @@ MEASURES = (
     ),
     Measure("label_accuracy", "Who can read whom: labels", "all labels read", "The share of labels told rightly."),
     Measure(
-        *("auc", "Who can tell what of whom", "sure"),
-        "Area under ROC of what was told of the examples: chance, 0.5, is faint.",
+        *("property_auc", "Who can tell a property of whose examples", "sure"),
+        "Area under ROC of the attack: chance, 0.5, is faint.",
+        chance=0.5,
+    ),
+    Measure(
+        *("membership_auc", "Who can tell whose examples were learned from", "sure"),
+        "Area under ROC of the attack: chance, 0.5, is faint.",
         chance=0.5,
     ),
 )
@@ -123,8 +128,8 @@ def _caption(measure: Measure, found: Squares, who: int, whom: int) -> str:
     attackers, victims = (len({pair[at] for pair in found}) for at in (0, 1))
     few = f" {who} of {attackers:,} attackers, evenly chosen." if who < attackers else ""
     few += f" {whom} of {victims:,} victims, evenly chosen." if whom < victims else ""
-    how = "Of all rounds, each by the strongest method and reading. Blank where nobody attacked."
-    return f"{measure.caption} {how}{few}"
+    of = "the mean over methods and readings" if measure.chance else "each by the strongest method and reading"
+    return f"{measure.caption} Of all rounds, {of}. Blank where nobody attacked.{few}"
 
 
 def _some(those: list[Several]) -> list[Several]:

@@ -15,12 +15,13 @@ MOST_ROWS = 200
 HEADS = {
     **{"attacker": "attacker", "victim": "victim", "round": "round", "method": "method", "reading": "reading"},
     **{"threat": "place", "knowledge": "knows", "recovered": "images read", "psnr_db": "PSNR", "ssim": "SSIM"},
-    **{"mse": "MSE", "label_accuracy": "labels read", "auc": "AUC", "seconds": "took"},
+    **{"mse": "MSE", "label_accuracy": "labels read", "inferred": "told", "auc": "AUC", "seconds": "took"},
 }
 """The columns, in their order, by the keys of summary.json."""
 SUMMED = {
     **{"images": "images", "recovered": "images read", "mse": "MSE, median", "psnr_db": "PSNR, mean"},
-    **{"ssim": "SSIM, mean", "label_accuracy": "labels read", "auc": "AUC", "seconds": "took an image"},
+    **{"ssim": "SSIM, mean", "label_accuracy": "labels read", "property_auc": "AUC, property"},
+    **{"membership_auc": "AUC, membership", "seconds": "took an image"},
 }
 """The columns of the table of readings, by the keys of `leak` in summary.json."""
 
@@ -74,7 +75,7 @@ def cell(key: str, value: object) -> str:
     if figure is None or isinstance(value, str):
         return text(humane(key, value))
     match key:
-        case "ssim" | "auc":
+        case "ssim" | "auc" | "property_auc" | "membership_auc":
             return f"{figure:.3f}"
         case "mse":
             return plain(float(f"{figure:.2g}"))

@@ -36,7 +36,9 @@ READINGS = {
 """What each reading goes by, in the order in which they are shown."""
 READ = 1e-3
 """An image counts as read when its mean squared error is below, on a scale of 0 to 1."""
-FIGURES = ("recovered", "psnr_db", "ssim", "mse", "label_accuracy", "auc")
+AREAS = ("property_auc", "membership_auc")
+"""Areas under ROC: the best of several is above chance even where none tells anything, so none is picked."""
+FIGURES = ("recovered", "psnr_db", "ssim", "mse", "label_accuracy", *AREAS)
 """What findings are judged by."""
 LONGEST = 600
 
@@ -128,7 +130,9 @@ def scenes(leaks: Iterable[Leak]) -> list[list[Leak]]:
 
 
 def strongest(leaks: Iterable[Leak], figure: str) -> list[Leak]:
-    """Of each attacker, victim and round the finding that has most of a figure, by whatever method and reading."""
+    """Of each attacker, victim and round the finding with most of a figure, by whatever method; of AREAS, all."""
+    if figure in AREAS:
+        return [leak for leak in leaks if figure in leak.figures]
     best: dict[Any, Leak] = {}
     for leak in leaks:
         key = leak.scene[:3]
@@ -219,7 +223,9 @@ def _judged(told: object) -> Judged:
 
 def _kept(told: Mapping[str, Any]) -> dict[str, float]:
     """The figures that findings are judged by, those of them that can be."""
-    return {key: figure for key, figure in numbers(told).items() if key in FIGURES and (key != "mse" or figure >= 0)}
+    area = f"{told.get('inferred')}_auc"
+    named = {area if key == "auc" else key: figure for key, figure in numbers(told).items()}
+    return {key: figure for key, figure in named.items() if key in FIGURES and (key != "mse" or figure >= 0)}
 
 
 def _options(value: object) -> str:

@@ -19,14 +19,14 @@ import torch
 from p2pfl import scenario
 from p2pfl.errors import ScenarioError
 from p2pfl.evidence import Notes
-from p2pfl.messages import Aside, Message, PeerId, Report
+from p2pfl.messages import Aside, Figure, Message, PeerId, Report, peer_name
 from p2pfl.runtime import capture, findings, insight, judging, recall
 from p2pfl.runtime.beside import reports
 from p2pfl.runtime.world import World
 from p2pfl.scenario import Malice, Scenario
 
-LARGEST_ROW = 1 << 24
-"""Characters of a line of a record that is read."""
+LARGEST_ROW, LARGEST_SUMMARY = 1 << 24, 1 << 26
+"""Characters of a line of a record that is read, bytes of a summary."""
 Hear = Callable[[PeerId, Message], object]
 """Hears what a run hears of a curious peer: `spying` as it goes, and `found` with what it found."""
 Over = Callable[[], bool]
@@ -91,19 +91,33 @@ class Outcome:
 def coalitions(run: Path, world: World, hear: Hear, over: Over) -> None:
     """The attacks of a run's colluders, after its last round; their mail is then dropped, unless it was to be kept.
 
-    Rounds that the run did not come to are passed over, and who died in the first. Raises ScenarioError where what was
-    kept is broken.
+    Rounds that the run did not come to are passed over, and who died in the first. Where their mail is broken they have
+    failed, and say so of each victim: the run is summed up all the same.
     """
     settings, digest = world.settings, scenario.digest(world.settings)
     for malice in settings.attacks:
         there = tuple(i for i in settings.named(malice.peers) if recall.kept(run, i))
-        if malice.collude and there:
-            malice = replace(malice, peers=there)
+        if not malice.collude or not there or over():
+            continue
+        malice = replace(malice, peers=there)
+        try:
             _attack(settings, _gathered(run, world, digest, malice), malice, hear, over)
+        except Exception as error:  # whatever a colluder was sent is read here, and the run must be summed up
+            for report in _failures(world, malice, error):
+                _say(min(there), hear, report)
     for peer in set(capture.keepers(settings)) - set(settings.named(settings.save.mail)):
         shutil.rmtree(capture.place(run, peer), ignore_errors=True)
     with suppress(OSError):  # where other mail is kept the folder stays
         (run / capture.FOLDER).rmdir()
+
+
+def _failures(world: World, malice: Malice, error: Exception) -> Iterator[Report]:
+    """What there is to say of an attack that could not even begin: for each victim once."""
+    attackers = insight.attackers_of(world.settings, malice)
+    told: dict[str, Figure] = {"attacker": "+".join(map(peer_name, attackers)), "method": malice.attack.name}
+    told |= {"round": malice.rounds[0], "failed": f"{type(error).__name__}: {error}".partition("\n")[0][:200]}
+    for victim in world.settings.named(malice.victims) or sorted({*world.roster.learners} - {*attackers}):
+        yield Report(malice.rounds[0], {"spied": {**told, "victim": peer_name(victim)}})
 
 
 def _gathered(run: Path, world: World, digest: str, malice: Malice) -> Coalition:
@@ -152,16 +166,22 @@ def _keep(folder: Path, written: list[Path], hear: Hear, peer: PeerId, message: 
 def _judged(folder: Path, world: World, written: Sequence[Path]) -> tuple[Mapping[str, Any], ...]:
     """Judge all findings of the run, say in its summary what they came to, and here what those `written` did."""
     found = judging.summed(folder, world, findings.held(_rows(folder / "records.jsonl")))
-    path, unfinished = folder / "summary.json", folder / "summary.json.part"
     entries = dict(zip((each.path for each in findings.read(folder)), found.get("attacks", ()), strict=False))
-    try:
-        summary = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        summary = None  # the run never ended: it has no summary
-    if isinstance(summary, dict):
-        unfinished.write_text(json.dumps({**summary, **found}, indent=2) + "\n")
-        unfinished.replace(path)
+    _tell(folder / "summary.json", found)
     return tuple(entries[each] for each in written if each in entries)
+
+
+def _tell(path: Path, found: Mapping[str, Any]) -> None:
+    """Put it into a summary; a broken one is left as it is, and a run that never ended has none."""
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST_SUMMARY:
+            return
+        summary = json.loads(path.read_bytes())
+        text = json.dumps({**summary, **found}, indent=2) + "\n" if isinstance(summary, dict) else None
+    except (OSError, ValueError, RecursionError):
+        return
+    if text is not None:
+        findings.replace(path, text.encode())
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:

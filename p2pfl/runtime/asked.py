@@ -9,7 +9,7 @@ from typing import Any
 
 from p2pfl import plugins, scenario, yaml_marks, yaml_settings
 from p2pfl.errors import ScenarioError
-from p2pfl.runtime import insight, recall
+from p2pfl.runtime import findings, insight, recall
 from p2pfl.runtime.afterwards import Raid
 from p2pfl.runtime.world import World
 from p2pfl.scenario import Malice, Scenario
@@ -37,8 +37,11 @@ def prepared(
         _check(computed, malice)
     except ScenarioError as error:
         raise document.locate(error) from None
-    for peer in insight.attackers_of(settings, malice):
+    attackers = insight.attackers_of(settings, malice)
+    for peer in attackers:
         recall.insist(run, peer)
+    if (link := findings.link(run, attackers)) is not None:
+        raise ScenarioError(f"{link} is a symbolic link", "remove it: an attack writes into its run alone")
     return Raid(run, World(computed, Seeds.of(settings.seed)), scenario.digest(settings), malice)
 
 

@@ -2,7 +2,8 @@
 
 It lies in the run's folder as `mail/peer-3/origin.safetensors`, what the peer holds before round 1, and
 `mail/peer-3/round-000001.safetensors`, one file a round. The keys of the peer's links are in there, so the files are
-for their owner's eyes; the root of the peer's own randomness is never written.
+for their owner's eyes; the root of the peer's own randomness is never written. Which examples every batch held, all
+peers then say in their rows of the record: attacks are judged by it, and the launcher holds it until the run is over.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from p2pfl import scenario
 from p2pfl.errors import ScenarioError
@@ -46,13 +48,13 @@ def place(run: Path, peer: PeerId) -> Path:
     return run / FOLDER / f"peer-{peer_name(peer)}"
 
 
-def write(run: Path, world: World, page: Page) -> None:
-    """Keep what a round showed a peer; before the first of its pages, what it holds."""
+def write(run: Path, world: World, page: Page, start_D: Tensor) -> None:
+    """Keep what a round showed a peer; before the first of its pages, what it holds, and the point that it began at."""
     folder, me, r = place(run, page.me.id), page.me, page.round
     if not (folder / ORIGIN).exists():
         folder.parent.mkdir(exist_ok=True, mode=0o700)
         folder.mkdir(exist_ok=True, mode=0o700)
-        bundle.write(folder / ORIGIN, _held(world, me))
+        bundle.write(folder / ORIGIN, _held(world, me, start_D))
     flow = world.roles[me.id].flow
     own_D = flow.model(page.state)
     value = {"round": r, "said": page.said, "heard": page.heard, "own": own_D, "state": page.state}
@@ -62,7 +64,7 @@ def write(run: Path, world: World, page: Page) -> None:
     bundle.write(folder / f"round-{r:06}.safetensors", value)
 
 
-def _held(world: World, me: Peer) -> dict[str, Any]:
+def _held(world: World, me: Peer, start_D: Tensor) -> dict[str, Any]:
     """What a peer holds before round 1; `attack` is the root of the randomness of its attacks, and of nothing else."""
     rows = [torch.as_tensor(world.kept[k], dtype=torch.int64) for k in world.roles[me.id].shards]
     return {
@@ -73,6 +75,7 @@ def _held(world: World, me: Peer) -> dict[str, Any]:
         "shared": me.shared.root,
         "attack": me.private.child("attack").root,
         "origin": me.origin,
+        "start": start_D,
         "common": common_start(world),
         "rows": torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64),
         "learners": world.roster.learners,
@@ -100,7 +103,17 @@ def notice(world: World) -> str:
     if not (peers := keepers(world.settings)):
         return ""
     names = f"peer{'s' if len(peers) > 1 else ''} {', '.join(map(peer_name, peers))}"
-    return f"up to {size(sum(estimate(world, i) for i in peers))} of {names}"
+    said = f"up to {size(sum(estimate(world, i) for i in peers))} of {names}"
+    if not world.settings.save.mail:
+        return said
+    return f"{said}; and some {size(logged_bytes(world))} of records, of which examples each batch of all peers held"
+
+
+def logged_bytes(world: World) -> int:
+    """About how much longer a record is in which all peers say what each of their batches held."""
+    width, rounds = len(f"{len(world.data.train_y)}, "), world.settings.rounds
+    trainings = ((world.training(i), count) for i, count in world.roster.examples.items())
+    return width * rounds * sum(training.steps(count) * min(training.batch, count) for training, count in trainings)
 
 
 def estimate(world: World, peer: PeerId) -> int:
@@ -115,8 +128,8 @@ def estimate(world: World, peer: PeerId) -> int:
 
 def origin_bytes(world: World) -> int:
     """How large the file can be of what a peer holds before round 1."""
-    numbers = 4 * sum(slot.size for slot in world.layout) + 8 * len(world.data.train_y)
-    return numbers + LINK_BYTES * len(world.links) + FILE_BYTES + MESSAGE_BYTES * len(world.roles)
+    vectors, rows = 8 * sum(slot.size for slot in world.layout), 8 * len(world.data.train_y)
+    return vectors + rows + LINK_BYTES * len(world.links) + FILE_BYTES + MESSAGE_BYTES * len(world.roles)
 
 
 @dataclass(frozen=True)

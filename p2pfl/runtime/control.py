@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 
 from p2pfl.errors import RemoteError
-from p2pfl.messages import Figure, Message
+from p2pfl.messages import Figure, Message, PeerId, peer_name
+from p2pfl.runtime.insight import attackers_of
+from p2pfl.runtime.world import World
 
 Type = type | tuple[type, ...]
 NUMBER = (int, float)
@@ -34,6 +38,14 @@ MOST_EXAMPLES = 1 << 12
 """That one finding shows."""
 OURS = ("peer", "round", "to", "link_bytes", "consensus_distance")
 """Columns of the record that are the launcher's to write."""
+APART = ("spied", "spying")
+"""Columns that rows of the record have only where an attack is told of."""
+LONGEST, NESTING, READINGS = 1000, 16, 8
+"""Characters of a text; how deep figures nest; findings on one victim's round, one a reading."""
+
+
+SPIES = ("found", "spying")
+"""Kinds that only who attacks may say."""
 
 
 def most_bytes(parameters: int, pixels: int, curious: bool) -> int:
@@ -52,14 +64,58 @@ def check(message: Message, parameters: int) -> None:
             raise RemoteError(f"a {message.kind!r} message whose {name} is {type(value).__name__}")
         if name in COUNTS and isinstance(value, Mapping) and not all(map(_counted, value.items())):
             raise RemoteError(f"a {message.kind!r} message with broken {name}")
-    written = message.kind in ("row", "found", "spying")
-    if written and not all(name not in OURS and _plain(value) for name, value in figures.items()):
-        raise RemoteError("a row that writes in another's columns, or with a figure that is not plain")
+    if message.kind in ("row", *SPIES):
+        kept = (*OURS, *APART) if message.kind == "row" else OURS
+        if not all(name not in kept and len(name) <= LONGEST and _plain(value) for name, value in figures.items()):
+            raise RemoteError("a row that writes in another's columns, or with a figure that is not plain")
     for name, tensor in message.tensors.items():
         if message.kind == "found" and (tensor.dtype, tensor.dim()) == FOUND.get(name):
             continue
         if name != "model" or tensor.dtype != torch.float32 or tuple(tensor.shape) != (parameters,):
             raise RemoteError(f"a {message.kind!r} message with a tensor {name!r}")
+
+
+@dataclass
+class Spies:
+    """Who attacks by itself in a run, and how many findings each may still tell: nobody does in another's name.
+
+    Those who collude attack after the run, and tell the launcher nothing.
+    """
+
+    world: World
+    left: Counter[PeerId] = field(default_factory=Counter, init=False)
+
+    def __post_init__(self) -> None:
+        settings, victims = self.world.settings, len(self.world.roles)
+        self._attacks: dict[PeerId, set[tuple[str, int]]] = {}
+        for malice in settings.attacks:
+            for peer in () if malice.collude else attackers_of(settings, malice):
+                self._attacks.setdefault(peer, set()).update((malice.attack.name, r) for r in malice.rounds)
+                self.left[peer] += len(malice.rounds) * victims * READINGS
+
+    def check(self, peer: PeerId, message: Message) -> None:
+        """Raises RemoteError for what this peer cannot have to tell of an attack. After `check` of the message."""
+        if message.kind not in SPIES:
+            return
+        if peer not in self._attacks:
+            raise RemoteError(f"a {message.kind!r} message of a peer that does not attack")
+        if message.kind == "found":
+            self._check_finding(peer, message)
+            self.left[peer] -= 1
+
+    def _check_finding(self, peer: PeerId, message: Message) -> None:
+        told = message.figures["spied"]
+        assert isinstance(told, Mapping)
+        attacker, victim, method, round = (told.get(name) for name in ("attacker", "victim", "method", "round"))
+        if attacker != peer_name(peer):
+            raise RemoteError("a finding in the name of another")
+        known = type(round) is int and round == message.round and isinstance(method, str)
+        if not known or (method, round) not in self._attacks[peer]:
+            raise RemoteError("a finding of an attack that the scenario does not have")
+        if victim not in [peer_name(i) for i in self.world.roles]:
+            raise RemoteError("a finding on a peer that is not there")
+        if self.left[peer] <= 0:
+            raise RemoteError("more findings than its attacks can have")
 
 
 def _counted(item: tuple[object, object]) -> bool:
@@ -68,9 +124,11 @@ def _counted(item: tuple[object, object]) -> bool:
     return isinstance(name, str) and name.removeprefix("-").isdecimal() and type(count) is int
 
 
-def _plain(value: Figure) -> bool:
+def _plain(value: Figure, nesting: int = NESTING) -> bool:
+    """Whether JSON can say it, and it is neither nested too deep nor a text that nobody reads."""
     if isinstance(value, list):
-        return all(_plain(part) for part in value)
+        return nesting > 0 and all(_plain(part, nesting - 1) for part in value)
     if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _plain(part) for key, part in value.items())
-    return value is None or isinstance(value, (int, float, str))
+        keys = all(isinstance(key, str) and len(key) <= LONGEST for key in value)
+        return nesting > 0 and keys and all(_plain(part, nesting - 1) for part in value.values())
+    return len(value) <= LONGEST if isinstance(value, str) else value is None or isinstance(value, (int, float))

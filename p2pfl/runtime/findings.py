@@ -7,8 +7,10 @@ written whole or not at all; they are read with suspicion: what is broken costs 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,8 +30,8 @@ FILE = re.compile(r"([0-9]{4,9})\.json")
 NAME = re.compile(r"(hub|[0-9]{1,9})(\+(hub|[0-9]{1,9})){0,9}")
 """What a peer is called, and several that share what they know: `3`, `hub`, `3+5`."""
 WORD = re.compile(r"\w{1,40}")
-MOST_JSON_BYTES, MOST_TENSOR_BYTES = 2**24, 2**31
-"""Of a file that is read."""
+MOST_JSON_BYTES, MOST_TENSOR_BYTES, NESTING = 2**24, 2**31, 16
+"""Of a file that is read; and how deep what a finding says may nest."""
 
 Told = dict[str, Any]
 Label = int | str
@@ -55,12 +57,15 @@ class Found:
 def write(folder: Path, told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
     """Keep a finding in the folder of a run, under the next number of its attacker. The path of its JSON.
 
-    Raises OSError where the disk does, ValueError where `told` does not say who attacks.
+    Raises OSError where the disk does, or a symbolic link leads elsewhere, ValueError where `told` does not say who
+    attacks.
     """
     attacker = label(told.get("attacker"))
     if attacker is None:
         raise ValueError(f"attacker is {told.get('attacker')!r}: give a peer")
-    home = folder / FOLDER / f"peer-{attacker}"
+    home = _home(folder, attacker)
+    if (elsewhere := link(folder, attacker)) is not None:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(elsewhere))
     home.mkdir(parents=True, exist_ok=True)
     number = max((int(hit[1]) for path in home.iterdir() if (hit := FILE.fullmatch(path.name))), default=0) + 1
     path = home / f"{number:04}.json"
@@ -70,21 +75,37 @@ def write(folder: Path, told: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     return path
 
 
+def link(folder: Path, attacker: Any) -> Path | None:
+    """The symbolic link that would lead this attacker's findings out of the folder of a run; None without one."""
+    home = _home(folder, label(attacker))
+    return next((path for path in (home.parent, home) if path.is_symlink()), None)
+
+
 def complete(path: Path, told: Mapping[str, Any]) -> None:
     """Write what a finding says, in the place of what it said."""
-    _replace(path, (json.dumps(_plain(told), indent=1, allow_nan=False) + "\n").encode())
+    replace(path, (json.dumps(_plain(told), indent=1, allow_nan=False) + "\n").encode())
 
 
 def keep(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as float32 and int64, with their names and shapes."""
     arrays = {name: _array(tensor) for name, tensor in tensors.items()}
-    _replace(path, safetensors.numpy.save(arrays))
+    replace(path, safetensors.numpy.save(arrays))
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and wherever links may lead: in this place."""
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.unlink(missing_ok=True)
+    with unfinished.open("xb") as file:  # exclusive: follows no link
+        file.write(content)
+    unfinished.replace(path)
 
 
 def read(folder: Path) -> list[Found]:
     """All findings of a run, by attacker and in order; nothing of those that are broken."""
-    paths = [path for path in (folder / FOLDER).glob("peer-*/*.json") if FILE.fullmatch(path.name)]
-    found = (_found(path) for path in sorted(paths, key=_order))
+    homes = [] if (folder / FOLDER).is_symlink() else (folder / FOLDER).glob("peer-*")
+    paths = [path for home in homes if not home.is_symlink() for path in home.glob("*.json")]
+    found = (_found(path) for path in sorted(filter(_ours, paths), key=_order))
     return [each for each in found if each is not None]
 
 
@@ -96,7 +117,7 @@ def tensors(found: Found) -> dict[str, Tensor]:
 def load(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, in float32 and int64; {} where there are none, or it is broken."""
     try:
-        if path.stat().st_size > MOST_TENSOR_BYTES:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > MOST_TENSOR_BYTES:
             return {}
         arrays = safetensors.numpy.load(path.read_bytes())
         return {name: torch.from_numpy(numpy.array(array)) for name, array in arrays.items() if _known(array)}
@@ -135,6 +156,15 @@ def peer_id(peer: Any) -> PeerId | None:
     return HUB if named == peer_name(HUB) else named if isinstance(named, int) else None
 
 
+def _ours(path: Path) -> bool:
+    """Whether a path is that of a finding, and no link to something else, nor a device."""
+    return FILE.fullmatch(path.name) is not None and not path.is_symlink() and path.is_file()
+
+
+def _home(folder: Path, attacker: Label | None) -> Path:
+    return folder / FOLDER / f"peer-{attacker}"
+
+
 def _found(path: Path) -> Found | None:
     try:
         if path.stat().st_size > MOST_JSON_BYTES:
@@ -169,8 +199,10 @@ def _order(path: Path) -> tuple[int, str, int]:
     return (int(name) if name.isdecimal() else -1, name, int(path.stem))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, nesting: int = NESTING) -> Any:
     """A value as JSON has it, which knows no bytes and no number that is not finite; nor does anybody count so far."""
+    if nesting == 0:
+        return None
     match value:
         case float():
             return value if math.isfinite(value) else None
@@ -181,9 +213,9 @@ def _plain(value: Any) -> Any:
         case bytes():
             return value.hex()
         case Mapping():
-            return {str(key): _plain(each) for key, each in value.items()}
+            return {str(key): _plain(each, nesting - 1) for key, each in value.items()}
         case list() | tuple():
-            return [_plain(each) for each in value]
+            return [_plain(each, nesting - 1) for each in value]
     return str(value)
 
 
@@ -194,9 +226,3 @@ def _array(tensor: Tensor) -> numpy.ndarray:
 
 def _known(array: numpy.ndarray) -> bool:
     return array.dtype in (numpy.float32, numpy.int64)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)

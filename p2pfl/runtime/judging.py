@@ -22,12 +22,13 @@ from torch import Tensor
 from p2pfl.metrics import images, membership, roc
 from p2pfl.runtime import findings
 from p2pfl.runtime.findings import Found, Told
-from p2pfl.runtime.leak import Image, leak, own, recovered, short
+from p2pfl.runtime.leak import INFERRED, JUDGED, Image, leak, own, recovered, short
 from p2pfl.runtime.truth import Court, Held, Truth
 from p2pfl.runtime.world import World
 
 FIGURES = ("psnr_db", "ssim", "mse", "recovered", "label_accuracy", "auc")
-ADDED = (*FIGURES, "images", "examples")
+PROPERTY, MEMBERSHIP = INFERRED
+ADDED = (*FIGURES, "images", "examples", JUDGED)
 """What judging alone says of a finding: where an attack says it itself, it does not count."""
 MOST_PICTURES = 4096
 """Of one finding, that are looked at."""
@@ -53,7 +54,7 @@ def _judge(folder: Path, court: Court) -> list[tuple[Found, Told]]:
     found = findings.read(folder)
     added = [_added(one, court) for one in found]
     for at, auc in _property_areas(found, court):
-        added[at]["auc"] = auc
+        added[at] |= {"auc": auc, JUDGED: PROPERTY}
     judged = []
     for one, figures in zip(found, added, strict=True):
         told = {key: value for key, value in one.told.items() if key not in ADDED}
@@ -67,7 +68,7 @@ def _judge(folder: Path, court: Court) -> list[tuple[Found, Told]]:
 def _entry(found: Found, told: Told) -> dict[str, Any]:
     """What the summary says of a finding. Keys that do not apply are absent."""
     entry = {"attacker": found.attacker, "victim": found.victim, "round": found.round, "method": found.method}
-    shown = ("reading", "knowledge", "threat", *FIGURES, "seconds")
+    shown = ("reading", "knowledge", "threat", *FIGURES, JUDGED, "seconds")
     entry |= {key: told[key] for key in shown if isinstance(told.get(key), int | float | str)}
     entry |= {"upper_bound": True} if told.get("untrained") is True else {}
     return entry | {key: told[key] for key in ("engine", "failed") if isinstance(told.get(key), str)}
@@ -191,7 +192,7 @@ def _membership(found: Found, made: Tensors, court: Court) -> Told:
         scores_N = _suspicion(made, court, data.test_x[others_N], data.test_y[others_N])
     except ValueError:  # parameters of another model
         return {}
-    return {"auc": short(membership.auc(members_N, scores_N)), "examples": len(rows_N)}
+    return {"auc": short(membership.auc(members_N, scores_N)), JUDGED: MEMBERSHIP, "examples": len(rows_N)}
 
 
 def _suspicion(made: Tensors, court: Court, inputs_NCHW: Tensor, labels_N: Tensor) -> membership.Floats:

@@ -2,7 +2,9 @@
 
 Of several methods and readings of one victim's round by one attacker the strongest counts, which nobody who attacks
 could have picked out: so it is at least what leaked to one who tries them all. `leak.<reading>` is the same of each
-reading alone. Source of the interval: Wilson 1927.
+reading alone. An area under a curve is never picked so, the best of several areas of chance being above chance: it is
+a mean over all findings, of properties and of membership apart, and in all only where there is but one reading.
+Source of the interval: Wilson 1927.
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ from p2pfl.runtime.findings import Told
 
 RECOVERED = 1e-3
 """An image whose mean squared error is less, on a scale of [0, 1], is recovered."""
+
+JUDGED = "inferred"
+"""The key of a finding with an `auc` that says of what it is."""
+INFERRED = ("property", "membership")
 
 Image = dict[str, Any]
 
@@ -46,14 +52,15 @@ def short(value: float) -> float:
 def _leak(tolds: Sequence[Told]) -> dict[str, Any]:
     seen = _strongest(tolds, "images", lambda told: (told["recovered"], -told.get("mse", 1.0)))
     named = _strongest(tolds, "label_accuracy", lambda told: told["label_accuracy"])
-    inferred = _strongest(tolds, "auc", lambda told: told["auc"])
+    inferred = {kind: [told for told in tolds if told.get(JUDGED) == kind] for kind in INFERRED}
     found = _seen([image for told in seen for image in own(told["images"], told["victim"])]) if seen else {}
     if named:
         right = sum(told["label_accuracy"] * told["examples"] for told in named)
         found["label_accuracy"] = short(right / sum(told["examples"] for told in named))
-    if inferred:
-        found["auc"] = short(fmean(told["auc"] for told in inferred))
-    if seconds := [*_seconds_each(seen or named or inferred)]:
+    for kind, those in inferred.items():
+        if those and len({told.get("reading") for told in those}) == 1:
+            found[f"{kind}_auc"] = short(fmean(told["auc"] for told in those))
+    if seconds := [*_seconds_each(seen or named or [told for those in inferred.values() for told in those])]:
         found["seconds"] = short(median(seconds))
     return found
 

@@ -7,7 +7,7 @@ that a run without a seed can be read too. Messages must be of the forms that th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,15 +38,16 @@ BROKEN = (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeEr
 
 @dataclass(frozen=True, eq=False)
 class Holder:
-    """A peer as its mail has it before round 1: its examples, where all began, what all know of the graph.
+    """A peer as its mail has it before round 1: its examples, what all know of the graph, and the point it began at.
 
-    Its private streams are those of its attacks alone.
+    `common` says that all began there. Its private streams are those of its attacks alone.
     """
 
     me: Peer
     rows_N: Tensor
     weights: Weights
-    origin_D: Tensor | None
+    start_D: Tensor
+    common: bool
 
 
 def kept(run: Path, peer: PeerId) -> bool:
@@ -99,7 +100,7 @@ def _holder(held: Mapping[str, Any], world: World, peer: PeerId, device: torch.d
         {int(j): _bytes(secret, KEY_BYTES) for j, secret in held["secrets"].items()},
         None if held["origin"] is None else _vector(held["origin"], world).to(device),
     )
-    return Holder(me, rows_N, weights, me.first_point() if held["common"] is True else None)
+    return Holder(me, rows_N, weights, _vector(held["start"], world).to(device), held["common"] is True)
 
 
 def own(world: World, holders: Sequence[Holder]) -> Known:
@@ -115,14 +116,14 @@ def notes(run: Path, world: World, holders: Sequence[Holder], until: int) -> Not
     pages = {each.me.id: _pages(run, world, each, until, around) for each in holders}
     examples = first.me.roster.examples
     trainings = {i: world.training(i) for i in examples}
-    starts = {each.me.id: each.me.first_point() for each in holders}
-    graphs = {0: first.weights, **around}
-    return Notes(pages, first.origin_D, trainings, examples, world.settings.rounds, graphs, starts)
+    starts = {each.me.id: each.start_D for each in holders}
+    graphs, origin_D = {0: first.weights, **around}, first.start_D if first.common else None
+    return Notes(pages, origin_D, trainings, examples, world.settings.rounds, graphs, starts)
 
 
 def _pages(run: Path, world: World, held: Holder, until: int, around: dict[int, Weights]) -> dict[int, Page]:
     """The pages of a peer, by round; the weights of rounds that have their own are put into `around`."""
-    found = ((FILE.fullmatch(path.name), path) for path in place(run, held.me.id).iterdir())
+    found = ((FILE.fullmatch(path.name), path) for path in place(run, held.me.id).iterdir() if path.is_file())
     files = {int(hit[1]): path for hit, path in found if hit is not None}
     bound, most = bound_of(world, held.me), min(until, world.settings.rounds)
     rounds = [r for r in sorted(files) if 1 <= r <= most]
@@ -154,7 +155,8 @@ def _page(
         heard = {j: _mail(mail, flow, me) for j, mail in held["heard"].items()}
         _vector(held["own"], world)
         state = _moved(held["state"], me.task.device)
-        _vector(flow.model(state), world)
+        for x_D in (flow.model(state), *_tensors(state)):
+            _vector(x_D, world)
         return Page(r, bare(me), said, heard, state)
     except BROKEN as error:
         raise bundle.broken(path, f"{type(error).__name__} {error}"[:200]) from None
@@ -206,6 +208,18 @@ def _vector(held: Any, world: World) -> Tensor:
     if not bool(torch.isfinite(held).all()):
         raise ValueError("parameters must be finite")
     return held
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Whatever tensors a value has."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | SimpleNamespace):
+        for part in (vars(value) if isinstance(value, SimpleNamespace) else value).values():
+            yield from _tensors(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _tensors(part)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -206,6 +206,8 @@ def _finite(value: Any) -> Any:
     """JSON knows no number that is not finite."""
     if isinstance(value, list):
         return [_finite(part) for part in value]
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -22,7 +22,7 @@ PUBLISHED = "published"
 """The key."""
 LEAKED = (
     *("images", "recovered", "recovered_low", "recovered_high", "mse", "psnr_db", "ssim"),
-    *("label_accuracy", "auc", "seconds"),
+    *("label_accuracy", "property_auc", "membership_auc", "seconds"),
 )
 """What is told of what leaked in a run, and of each reading of it."""
 READINGS = (PLAIN, MEMORYLESS, SERVER, STATEFUL, MATCHED, HEAD, "linear")

@@ -10,13 +10,17 @@ from p2pfl.report.comparison import edges
 from p2pfl.report.comparison.groups import Group, axes, best, certainty, difference, estimate
 from p2pfl.report.comparison.keys import labelled, named
 from p2pfl.report.units import count, humane, number, plain, share
+from p2pfl.scenario.publication import READINGS
 
 ACCURACIES = {"accuracy.mean": "test accuracy", "validation_accuracy.mean": "validation accuracy"}
 AWAITED = ("to_target", "to_loss")
 """How figures end that a run has only if it came to what was waited for."""
 WIDEST = 12
 """So many columns a table of settings against settings may have."""
-LEAKS = {"leak.recovered": "images read", "leak.label_accuracy": "labels read", "leak.auc": "AUC of attacks"}
+LEAKS = {
+    **{"leak.recovered": "images read", "leak.label_accuracy": "labels read"},
+    **{"leak.property_auc": "AUC of a property", "leak.membership_auc": "AUC of membership"},
+}
 """What may have leaked, by what tells most of it."""
 VERDICTS = {1: "better", -1: "worse", 0: "no difference shown"}
 
@@ -48,7 +52,11 @@ MEASURES = (
     Measure("leak.recovered", "images read", asked=True),
     Measure("leak.psnr_db", "their PSNR", asked=True),
     Measure("leak.label_accuracy", "labels read", asked=True),
-    Measure("leak.auc", "AUC of attacks", asked=True),
+    *(
+        Measure(f"leak.{reading}.{kind}_auc", f"AUC of {kind}, {reading}", asked=True)
+        for kind in ("property", "membership")
+        for reading in READINGS
+    ),
     Measure("bytes.sent", "sent", engine=True),
     Measure("bytes.to_target", "sent to target", engine=True),
     Measure("round_s.median", "a round", engine=True),

@@ -74,6 +74,7 @@ class _Launch:
     def __post_init__(self) -> None:
         self.world = self.plan.world
         self.parameters = sum(slot.size for slot in self.world.layout)
+        self.spies = control.Spies(self.world)
         pixels = math.prod(self.world.data.shape)
         limit_bytes = control.most_bytes(self.parameters, pixels, bool(self.plan.settings.attacks))
         desk = Desk(self.hear, lambda peer: None, limit_bytes, self.alive)
@@ -121,6 +122,7 @@ class _Launch:
     def hear(self, i: PeerId, message: Message) -> None:
         """What a peer says on its control channel. Raises RemoteError for what it must not say."""
         control.check(message, self.parameters)
+        self.spies.check(i, message)
         if message.kind == "ready":
             self.addresses[i] = (str(message.figures["endpoint"]), bytes(message.figures["key"]))  # type: ignore[arg-type]
             self.changed.set()
