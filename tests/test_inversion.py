@@ -557,11 +557,21 @@ def test_what_noise_or_a_sketch_blurs_is_not_said_to_be_exact() -> None:
 
 
 def test_rows_that_a_mask_thinned_out_agree_as_far_as_they_were_sent() -> None:
-    task = task_of(SIGMOID, [17])
-    sight = decayed(pruned(seen_of(task), 0.7), 0.01)
-    finding = only(Analytic(), case_of(SIGMOID, sight, masks=True))
-    assert finding.figures["exact"] == 1
-    assert worst(finding, task.batch(0)[0]) < 1e-6
+    data, box = standardised()
+    task = task_of(SIGMOID, [17], data)
+    whole_sight = seen_of(task)
+    order_O = torch.rand(len(whole_sight.moved_O), generator=torch.Generator().manual_seed(1))
+    case = case_of(SIGMOID, masks=True)
+    case = replace(case, network=replace(case.network, box=box))
+    for share, exact in ((0.4, 1), (0.8, 0)):
+        masked = replace(whole_sight, moved_O=torch.where(order_O >= share, whole_sight.moved_O, 0.0))
+        clue = Clue(0, 1, "neighbour", "two models", (decayed(masked, 0.01),))
+        finding = only(Analytic(), replace(case, clue=clue))
+        assert finding.figures["exact"] == exact
+        assert finding.inputs_BCHW is not None
+        came_D = (order_O >= share)[: 24 * 64].view(24, 64)[(order_O >= share)[24 * 64 :][:24]].any(0)
+        apart = (finding.inputs_BCHW[0] - task.batch(0)[0][0]).flatten()[came_D]
+        assert float(apart.abs().max()) < 1e-2
 
 
 def test_division_under_a_sketch_gives_what_the_sketch_kept_of_the_example() -> None:

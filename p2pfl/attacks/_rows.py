@@ -32,12 +32,16 @@ def sent(w_JI: Tensor, masked: bool) -> Tensor:
 
 
 def agreed(w_JI: Tensor, b_J: Tensor, x_I: Tensor, off: float, within: Box, masked: bool) -> bool:
-    """Whether several rows are clear, and all that are hold this input, as far as rounding can tell."""
+    """Whether several rows are clear, and all that are hold this input, as far as rounding can tell.
+
+    Under a mask every number of it must have come in several of them.
+    """
     kept_JI, width = sent(w_JI, masked), within[1] - within[0]
     blur_J = off / b_J.abs().clamp(min=TINY) / width
     apart_J = (kept_JI * (w_JI / b_J[:, None] - x_I) / width).square().sum(1) / kept_JI.sum(1).clamp(min=1)
     clear_J = (blur_J < CLEAR) & (kept_JI.sum(1) > 0)
-    return int(clear_J.sum()) > 1 and bool((apart_J < AGREE * blur_J.square() + LEAST)[clear_J].all())
+    several = int(kept_JI[clear_J].sum(0).min()) > 1
+    return several and bool((apart_J < AGREE * blur_J.square() + LEAST)[clear_J].all())
 
 
 def rounding(sight: Sight) -> float:
