@@ -27,6 +27,8 @@ from p2pfl.seeds import Seeds
 
 SHAPE, CLASSES, BATCH, LR = (1, 4, 4), 3, 2, 0.1
 ATTACKER, VICTIM = 0, 1
+TURNS = 120
+"""Times that an attack is told that there is time left."""
 PATIENCE = 3
 """Times that an attack is told that its time is up, for each reading, before it must have ended."""
 
@@ -147,8 +149,14 @@ def _case(clue: Clue | None, plugin: Any) -> Case:
         False,
         torch.device("cpu"),
         Seeds(bytes(32)),
-        lambda done, loss: True,
+        _enough(),
     )
+
+
+def _enough() -> Callable[[float, float], bool]:
+    """A watch that gives an attack so long that it shows what it does; by turns, so that it is always as long."""
+    turns = iter(range(TURNS))
+    return lambda done, loss: next(turns, None) is not None
 
 
 def _columns(plugin: Any) -> Mapping[str, Any]:
