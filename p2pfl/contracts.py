@@ -74,6 +74,10 @@ class Training:
             return self.local_steps or 1
         return self.local_epochs * -(-examples // self.batch)
 
+    def rate(self, at: int, run_steps: float) -> float:
+        """The learning rate of the `at`-th of `run_steps` steps, counted from 0: `lr` as the schedule has it."""
+        return self.lr * float(self.schedule.value.factor(min(at, run_steps - 1) / run_steps))
+
     def batch_size(self, examples: int, at: int) -> int:
         """How many examples the `at`-th batch has, of a peer that holds so many: the last of an epoch may be short."""
         batches = -(-examples // self.batch)

@@ -170,8 +170,7 @@ class Notes:
 
     def lr(self, peer: PeerId, at: int) -> float:
         """The learning rate of a peer's `at`-th step of the run."""
-        training, run_steps = self.trainings[peer], self.rounds * self.steps(peer)
-        return training.lr * float(training.schedule.value.factor(min(at, run_steps - 1) / run_steps))
+        return self.trainings[peer].rate(at, self.rounds * self.steps(peer))
 
     def part(self, peer: PeerId, share: float, at: Tensor, first: int, count: int, **more: Any) -> Part:
         """`count` steps of a peer from its `first`-th batch on, by its own rule; see Part for what `more` may say."""

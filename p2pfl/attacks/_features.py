@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
 
-from p2pfl.attacks._first_order import still
+from p2pfl.attacks._first_order import still, walked
 from p2pfl.attacks._unrolled import formed, named
 from p2pfl.curiosity import Case
 from p2pfl.evidence import Part, Sight
@@ -133,21 +133,17 @@ def displacement(case: Case, part: Part) -> Callable[[Sequence[Sequence[int] | R
 
     As `_unrolled.unrolled`, in float32 and with nothing kept for gradients.
     """
-    module, at_S = formed(case.network, case.device, torch.float32), part.at.float()
-    first_D, before_S = part.up(at_S).detach(), part.momentum_S
+    module = formed(case.network, case.device, torch.float32)
+    first_D = part.up(part.at.float()).detach()
 
     def moved(batches: Sequence[Sequence[int] | Rows]) -> Tensor:
-        moved_S, momentum_S = torch.zeros_like(at_S), None if before_S is None else before_S.float()
-        for step, (lr, rows_B) in enumerate(zip(part.lrs, batches, strict=True)):
-            point_S = at_S + moved_S if part.shift_S is None or not step else at_S + moved_S + part.shift_S
+        def at(step: int, point_S: Tensor) -> Tensor:
             x_D = (part.up(point_S).detach() if step else first_D).requires_grad_()
-            rows = torch.as_tensor(rows_B)
+            rows = torch.as_tensor(batches[step])
             x_BCHW, y_B = case.own.x_NCHW[rows].to(case.device), case.own.y_N[rows].to(case.device)
             logits_BC = functional_call(module, named(case.network, x_D), (x_BCHW,))
-            loss = torch.nn.functional.cross_entropy(logits_BC, y_B)
-            g_S = part.down(torch.autograd.grad(loss, x_D)[0]) + part.weight_decay * point_S
-            g_S = g_S if momentum_S is None else g_S + part.momentum * momentum_S
-            moved_S, momentum_S = moved_S - lr * g_S, g_S if part.momentum else None
-        return moved_S
+            return part.down(torch.autograd.grad(torch.nn.functional.cross_entropy(logits_BC, y_B), x_D)[0])
+
+        return walked(part, at, torch.float32)
 
     return moved

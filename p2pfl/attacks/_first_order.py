@@ -7,6 +7,8 @@ Shapes: D parameters, S numbers that steps are taken in, O numbers that were see
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -29,20 +31,32 @@ def weights(part: Part) -> list[float]:
     return [float(sum(lr * part.momentum**later for later, lr in enumerate(part.lrs[k:]))) for k in steps]
 
 
+def walked(part: Part, gradient: Callable[[int, Tensor], Tensor], dtype: torch.dtype) -> Tensor:
+    """Where the steps of a part end less where they begin, S numbers, by its rule.
+
+    `gradient(step, point_S)` is the gradient in the space of the steps; what flows through it flows through this.
+    """
+    from_S = at_S = part.at.to(dtype)
+    moved_S = torch.zeros_like(at_S)
+    momentum_S = None if part.momentum_S is None or not part.momentum else part.momentum_S.to(dtype)
+    for step, lr in enumerate(part.lrs):
+        g_S = gradient(step, from_S + moved_S)
+        if part.weight_decay:
+            g_S = g_S + part.weight_decay * (from_S + moved_S)
+        if part.momentum:
+            g_S = momentum_S = g_S if momentum_S is None else part.momentum * momentum_S + g_S
+        moved_S = moved_S - lr * g_S
+        if step == 0 and part.shift_S is not None:
+            from_S = at_S + part.shift_S.to(dtype)
+    return moved_S
+
+
 def still(part: Part) -> Tensor:
     """What the displacement would come to without a gradient, S numbers, float64: earlier momentum, and weight decay.
 
     Of what gradients add it takes no notice: that they move the points that decay.
     """
-    at_S = part.at.double()
-    moved_S, momentum_S = torch.zeros_like(at_S), torch.zeros_like(at_S)
-    if part.momentum_S is not None:
-        momentum_S = part.momentum_S.double()
-    for step, lr in enumerate(part.lrs):
-        point_S = at_S + moved_S if part.shift_S is None or not step else at_S + moved_S + part.shift_S.double()
-        momentum_S = part.momentum * momentum_S + part.weight_decay * point_S
-        moved_S = moved_S - lr * momentum_S
-    return moved_S
+    return walked(part, lambda step, point_S: torch.zeros_like(point_S), torch.float64)
 
 
 def pushed(sight: Sight, masked: bool) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from p2pfl.attacks._first_order import mean_gradient, weights
+from p2pfl.attacks._target import sizes_of
 from p2pfl.attacks._unrolled import standing
 from p2pfl.attacks._weighed import alike, nearest, shares_of, sure
 from p2pfl.contracts import Layout
@@ -75,11 +76,6 @@ def guesses(case: Case, sight: Sight, network: Network, most: int) -> list[Tenso
         return dealt(counts(case, sight, network), sight, most)
     p_C = expected(case, sight, network)
     return [sure(*nearest(p_C - like_bias(head, p_C), share_N, sizes_of(sight)))]
-
-
-def sizes_of(sight: Sight) -> list[int]:
-    """How many examples each batch holds, in order."""
-    return [size for part in sight.parts for size in part.batches]
 
 
 def single(head: Head, masked: bool) -> int:

@@ -89,7 +89,7 @@ def target(case: Case, sight: Sight, dtype: torch.dtype = torch.float64) -> Targ
     """What to hold candidates against. Of what a mask left out nothing is known, so it is not compared."""
     module = formed(case.network, sight.moved_O.device, dtype)
     runs = [unrolled(case.network, module, part, dtype) for part in sight.parts]
-    sizes = [size for part in sight.parts for size in part.batches]
+    sizes = sizes_of(sight)
 
     def displacements(x_NCHW: Tensor, shares_NK: Tensor) -> list[Tensor]:
         batches = iter(list(zip(x_NCHW.split_with_sizes(sizes), shares_NK.split_with_sizes(sizes), strict=True)))
@@ -103,9 +103,14 @@ def target(case: Case, sight: Sight, dtype: torch.dtype = torch.float64) -> Targ
     return Target(sight, moved_O, kept_O, floor, scant, case.network.box, displacements)
 
 
+def sizes_of(sight: Sight) -> list[int]:
+    """How many examples each batch holds, in order."""
+    return [size for part in sight.parts for size in part.batches]
+
+
 def examples_of(sight: Sight) -> int:
     """How many examples all batches of all parts hold."""
-    return sum(sum(part.batches) for part in sight.parts)
+    return sum(sizes_of(sight))
 
 
 def batches_of(sight: Sight) -> tuple[tuple[int, int], ...]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from p2pfl.attacks._first_order import walked
 from p2pfl.curiosity import Network
 from p2pfl.evidence import Part
 
@@ -37,23 +38,14 @@ def unrolled(network: Network, module: nn.Module, part: Part, dtype: torch.dtype
     `module` is of the network's form; its own parameters are neither read nor altered. Of a single step the gradient
     is taken where the parameters themselves lie: nothing precedes it that depends on the batch.
     """
-    at_S = part.at.to(dtype)
-    first_D = part.up(at_S).detach()
-    before_S = None if part.momentum_S is None or not part.momentum else part.momentum_S.to(dtype)
+    first_D = part.up(part.at.to(dtype)).detach()
 
     def moved(batches: Sequence[Batch]) -> Tensor:
-        moved_S, momentum_S, from_S = torch.zeros_like(at_S), before_S, at_S
-        for step, (lr, (inputs, shares_BC)) in enumerate(zip(part.lrs, batches, strict=True)):
-            x_D = part.up(from_S + moved_S) if step else first_D.requires_grad_()
-            g_S = part.down(gradient(network, module, x_D, inputs, shares_BC))
-            if part.weight_decay:
-                g_S = g_S + part.weight_decay * (from_S + moved_S)
-            if part.momentum:
-                g_S = momentum_S = g_S if momentum_S is None else part.momentum * momentum_S + g_S
-            moved_S = moved_S - lr * g_S
-            if step == 0 and part.shift_S is not None:
-                from_S = at_S + part.shift_S.to(dtype)
-        return moved_S
+        def at(step: int, point_S: Tensor) -> Tensor:
+            x_D = part.up(point_S) if step else first_D.requires_grad_()
+            return part.down(gradient(network, module, x_D, *batches[step]))
+
+        return walked(part, at, dtype)
 
     return moved
 

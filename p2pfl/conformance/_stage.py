@@ -21,6 +21,7 @@ from p2pfl.messages import Collect, Exchange, Mail, Message, Pause, PeerId, Step
 from p2pfl.peer import Flow, Peer, Role
 from p2pfl.plugins import Choice
 from p2pfl.runtime.plan import Engine, Plan, Watcher
+from p2pfl.runtime.spying import relayed
 from p2pfl.scenario import SLOTS, Scenario
 from p2pfl.seeds import Seeds
 
@@ -128,21 +129,19 @@ class WatchedFlow:
             raise
 
     def _watched(self, me: Peer, state: Any, r: int) -> Generator[Step, Mail, Any]:
-        flow, mail = self.flow.round(me, state, r), None
         draw = Seeds(bytes(32)).numpy("lost", me.id, r)
-        while True:
-            try:
-                step = next(flow) if mail is None else flow.send(mail)
-            except StopIteration as end:
-                return end.value
-            if isinstance(step, Exchange):
-                for to, message in step.post.items():
-                    tensors = {name: tensor.clone() for name, tensor in message.tensors.items()}
-                    self.ledger.posts.append(Post(me.id, to, r, message, tensors))
+
+        def see(step: Step) -> None:
+            for to, message in step.post.items() if isinstance(step, Exchange) else ():
+                tensors = {name: tensor.clone() for name, tensor in message.tensors.items()}
+                self.ledger.posts.append(Post(me.id, to, r, message, tensors))
             if isinstance(step, Pause | Collect):
                 self.ledger.rests.append((me.id, step))
-            came = yield step
-            mail = {j: m for j, m in came.items() if not (self.ledger.lossy and draw.random() < LOST)}
+
+        def let_in(mail: Mail) -> Mail:
+            return {j: m for j, m in mail.items() if not (self.ledger.lossy and draw.random() < LOST)}
+
+        return relayed(self.flow.round(me, state, r), see, let_in)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.flow, name)

@@ -94,9 +94,7 @@ class SGDTask:
 
     def lr(self, at: int) -> float:
         """The learning rate of the `at`-th step of the run, counted from 0: `training.lr` as its schedule has it."""
-        return self.training.lr * float(
-            self.training.schedule.value.factor(min(at, self.run_steps - 1) / self.run_steps)
-        )
+        return self.training.rate(at, self.run_steps)
 
     def steps(
         self, x: Tensor, m: Tensor | None, first: int, count: int, pair: Pair | None = None, key: bytes = b""

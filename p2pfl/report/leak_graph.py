@@ -9,11 +9,10 @@ import networkx as nx
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 
 from p2pfl.report.folder import Floats, Run
 from p2pfl.report.leak_map import Measure, Square, Squares, keys
-from p2pfl.report.peer_graph import MOST_LABELS, MOST_VECTORS, SIDE_PT, Places, dots, faintness, label, layout
+from p2pfl.report.peer_graph import MOST_LABELS, MOST_VECTORS, SIDE_PT, Places, dots, faintness, label, layout, sheet
 from p2pfl.report.svg import SHADES, Picture, inline
 
 LEAST = 0.3
@@ -28,11 +27,7 @@ def picture(run: Run, measure: Measure, found: Squares) -> Picture:
     graph.add_nodes_from([*run.peers, *(peer for attackers, victim in found for peer in (*attackers, victim))])
     graph.add_edges_from(run.links)
     places = layout(graph)
-    figure = Figure(figsize=(5.6, 3.9), dpi=100)
-    axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
-    axes.set_axis_off()
-    axes.set_aspect("equal")
-    axes.margins(0.09)
+    figure, axes = sheet(0.96)
     _ground(axes, graph, places)
     apart = _read(axes, graph, measure, found, places)
     attackers = {peer for those, _ in found for peer in those}

@@ -42,15 +42,21 @@ def pictures(run: Run) -> list[Picture]:
     graph.add_nodes_from(run.peers)
     graph.add_edges_from(run.links)
     places = layout(graph)
-    figure = Figure(figsize=(5.6, 3.9), dpi=100)
-    axes = figure.add_axes((0.02, 0.02, 0.80, 0.96))
-    axes.set_axis_off()
-    axes.set_aspect("equal")
-    axes.margins(0.09)
+    figure, axes = sheet(0.80)
     _links(axes, run, places)
     _peers(figure, axes, run, places)
     title = "Peer graph"
     return [Picture("graph", title, inline(figure, "graph", title), _keys(run), _caption(run))]
+
+
+def sheet(width: float) -> tuple[Figure, Axes]:
+    """A figure for a graph, which takes so much of its width, drawn as wide as high."""
+    figure = Figure(figsize=(5.6, 3.9), dpi=100)
+    axes = figure.add_axes((0.02, 0.02, width, 0.96))
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    axes.margins(0.09)
+    return figure, axes
 
 
 def layout(graph: nx.Graph[str]) -> Places:

@@ -114,7 +114,7 @@ def coalitions(run: Path, world: World, hear: Hear, over: Over) -> None:
 def _failures(world: World, malice: Malice, error: Exception) -> Iterator[Report]:
     """What there is to say of an attack that could not even begin: for each victim once."""
     attackers = insight.attackers_of(world.settings, malice)
-    told: dict[str, Figure] = {"attacker": "+".join(map(peer_name, attackers)), "method": malice.attack.name}
+    told: dict[str, Figure] = {"attacker": insight.called(attackers), "method": malice.attack.name}
     told |= {"round": malice.rounds[0], "failed": f"{type(error).__name__}: {error}".partition("\n")[0][:200]}
     for victim in world.settings.named(malice.victims) or sorted({*world.roster.learners} - {*attackers}):
         yield Report(malice.rounds[0], {"spied": {**told, "victim": peer_name(victim)}})

@@ -49,7 +49,12 @@ class Place:
     @property
     def name(self) -> str:
         """How the attackers are called: `3`, or `3+5`."""
-        return "+".join(map(peer_name, self.attackers))
+        return called(self.attackers)
+
+
+def called(attackers: tuple[PeerId, ...]) -> str:
+    """How one attacker, or several together, are called."""
+    return "+".join(map(peer_name, attackers))
 
 
 def place(world: World, attackers: tuple[PeerId, ...], seeds: Seeds) -> Place:
@@ -150,11 +155,11 @@ def work(place: Place, notes: Notes, malice: Malice, victim: PeerId, r: int, wat
 
 
 def case_of(place: Place, notes: Notes, clue: Clue | None, victim: PeerId, r: int, watch: Watch) -> Case:
+    """All that an attack on one victim's round is given."""
     heard: dict[PeerId, dict[int, torch.Tensor]] = {}
-    for q in range(1, r + place.telltale.lag + 1):
-        if any(True for _ in notes.page(q)):
-            for j, x_D in place.telltale.heard(notes, q).items():
-                heard.setdefault(j, {})[q] = x_D
+    for q in sorted({q for pages in notes.pages.values() for q in list(pages) if q <= r + place.telltale.lag}):
+        for j, x_D in place.telltale.heard(notes, q).items():
+            heard.setdefault(j, {})[q] = x_D
     return Case(
         place.attackers,
         victim,
@@ -178,7 +183,7 @@ def _told(place: Place, notes: Notes, malice: Malice, victim: PeerId, r: int) ->
     steps = notes.steps(victim) if victim in notes.trainings else 1
     before = (r - 1) * steps
     epoch = -(-notes.examples[victim] // notes.trainings[victim].batch) if victim in notes.trainings else 1
-    told: dict[str, Figure] = {
+    return {
         "attacker": place.name,
         "victim": peer_name(victim),
         "round": r,
@@ -188,7 +193,6 @@ def _told(place: Place, notes: Notes, malice: Malice, victim: PeerId, r: int) ->
         "engine": place.engine,
         "untrained": not place.trained and before < epoch,
     }
-    return told
 
 
 def _learn(notes: Notes, finding: Finding) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_BYTES, FEWEST = 1 << 30, 10
 """Of the mail that notes hold in memory; and pages that they hold at least."""
+EARLIER = 3
+"""Steps of so many rounds before may be found out along with those of an attacked one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,17 @@ class Curious:
         """The flow's round, looked on; then what it lets be worked out, beside the rounds to come."""
         said: dict[PeerId, list[Message]] = {}
         heard: dict[PeerId, list[Message]] = {}
-        state = yield from _overheard(self.flow.round(me, state, r), said, heard)
+
+        def see(step: Step) -> None:
+            for j, message in step.post.items() if isinstance(step, Exchange) else ():
+                said.setdefault(j, []).append(message)
+
+        def let_in(mail: Mail) -> Mail:
+            for j, message in mail.items():
+                heard.setdefault(j, []).append(message)
+            return mail
+
+        state = yield from relayed(self.flow.round(me, state, r), see, let_in)
         if self.around is not None:
             self.notes.graphs[r] = self.around(r)
         page = Page(r, bare(me), _settled(said), _settled(heard), state)
@@ -107,22 +119,18 @@ def _size(page: Page) -> int:
     return sum(tensor.nbytes for message in mail for tensor in message.tensors.values())
 
 
-def _overheard(
-    flow: Generator[Step, Mail, Any], said: dict[PeerId, list[Message]], heard: dict[PeerId, list[Message]]
+def relayed(
+    flow: Generator[Step, Mail, Any], see: Callable[[Step], None], let_in: Callable[[Mail], Mail]
 ) -> Generator[Step, Mail, Any]:
-    """Pass everything on as it is, and note it."""
+    """Pass on what a flow says as it is, once seen, and what it is sent as it is let in."""
     mail: Mail | None = None
     while True:
         try:
             step = next(flow) if mail is None else flow.send(mail)
         except StopIteration as end:
             return end.value
-        if isinstance(step, Exchange):
-            for j, message in step.post.items():
-                said.setdefault(j, []).append(message)
-        mail = yield step
-        for j, message in mail.items():
-            heard.setdefault(j, []).append(message)
+        see(step)
+        mail = let_in((yield step))
 
 
 def _settled(messages: Mapping[PeerId, list[Message]]) -> dict[PeerId, tuple[Message, ...]]:
@@ -152,7 +160,3 @@ def logged(settings: Scenario, peer: PeerId, rounds: int) -> frozenset[int]:
             for r in malice.rounds:
                 found.update(range(max(1, r - EARLIER), r + 2))
     return frozenset(found)
-
-
-EARLIER = 3
-"""Steps of so many rounds before may be found out along with those of an attacked one."""
